@@ -1,0 +1,168 @@
+"""From bytes to a graph that passes can edit."""
+
+import logging
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+
+from compressor.errors import ModelError
+from compressor.graph.weights import Use, uses_of
+
+OLDEST_OPSET, NEWEST_OPSET = 7, 25
+WORKING_OPSET = 21
+"""Older models are raised to this one: it has per-channel and 4-bit quantization, and ONNX Runtime
+runs every operator of it."""
+
+_IR_VERSION = 10
+_QUANTIZERS = {"QuantizeLinear", "DequantizeLinear"}
+
+
+def read(path: Path) -> ir.Model:
+    """Parse the file lazily: external data is checked for place and size, not read.
+
+    Raises:
+        ModelError: see `Model.read`.
+    """
+    proto = _parse(path)
+    _refuse_unknown(proto, path)
+    try:
+        model = ir.from_proto(proto)
+    except (ir.serde.SerdeError, ValueError, TypeError) as error:
+        reason = str(_root_cause(error)).splitlines()[0].split(". Please")[0]
+        raise ModelError(f"{path}: cannot be represented: {reason}") from error
+    base = path.resolve().parent
+    for graph in model.graphs():
+        ir.external_data.set_base_dir(graph, base)
+    _check_external(model, path, base)
+    return model
+
+
+def prepare(model: ir.Model, path: Path) -> None:
+    """Bring the graph into the one form that passes expect; see `Model.load`.
+
+    Raises:
+        ModelError: the opset converter failed.
+    """
+    from onnx_ir.passes import common  # slow to import
+
+    signature = [(v.name, v.type, v.shape) for v in model.graph.outputs]
+    if model.functions:
+        common.InlinePass()(model)
+    common.RemoveInitializersFromInputsPass()(model)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    if model.graph.opset_imports[""] < WORKING_OPSET:
+        _raise_opset(model, path)
+    model.ir_version = max(model.ir_version, _IR_VERSION)
+    for output, (name, kind, shape) in zip(model.graph.outputs, signature, strict=True):
+        output.name, output.type, output.shape = name, kind, shape
+
+
+def initializers(model: ir.Model) -> Iterator[ir.Value]:
+    """All constant arrays, those of subgraphs included."""
+    for graph in model.graphs():
+        yield from graph.initializers.values()
+
+
+def learned(model: ir.Model) -> Iterator[ir.Value]:
+    """Initializers that hold what training found, not shapes, indices, scales or zero points."""
+    for value in initializers(model):
+        uses = uses_of(value)
+        floating = value.dtype is not None and value.dtype.is_floating_point()
+        grid = any(use.node.op_type in _QUANTIZERS and use.idx > 0 for use in uses)
+        integers = any(_carries_weight(use) for use in uses)
+        if (floating and not grid) or integers:
+            yield value
+
+
+def _carries_weight(use: Use) -> bool:
+    roles = {"DequantizeLinear": (0,), "MatMulInteger": (0, 1), "ConvInteger": (0, 1)}
+    return use.idx in roles.get(use.node.op_type, ())
+
+
+def _parse(path: Path) -> onnx.ModelProto:
+    if not path.exists():
+        raise ModelError(f"{path}: no such file; give the path of an .onnx model")
+    if path.is_dir():
+        raise ModelError(f"{path}: is a folder; give the path of an .onnx model")
+    if path.stat().st_size == 0:
+        raise ModelError(f"{path}: the file is empty (0 bytes)")
+    if zipfile.is_zipfile(path):
+        raise ModelError(f"{path}: is a {_archive_kind(path)}, not ONNX; export it with torch.onnx.export first")
+    try:
+        proto = onnx.load(path, format="protobuf", load_external_data=False)
+    except PermissionError as error:
+        raise ModelError(f"{path}: no permission to read it") from error
+    except DecodeError as error:
+        raise ModelError(f"{path}: is not an ONNX model, or is cut short; export or download it again") from error
+    if not proto.ir_version or not proto.graph.node:
+        raise ModelError(f"{path}: is not an ONNX model, or has no nodes")
+    return proto
+
+
+def _archive_kind(path: Path) -> str:
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    return "TorchScript archive" if any("/code/" in name for name in names) else "zip archive"
+
+
+def _refuse_unknown(proto: onnx.ModelProto, path: Path) -> None:
+    opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=None)
+    if opset is None:
+        raise ModelError(f"{path}: names no version of the standard operators (opset); export it again")
+    if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
+        raise ModelError(
+            f"{path}: uses opset {opset}; {OLDEST_OPSET} to {NEWEST_OPSET} are understood, "
+            "so export it again with one of those"
+        )
+    if proto.graph.sparse_initializer:
+        name = proto.graph.sparse_initializer[0].values.name
+        raise ModelError(f"{path}: {name} is a sparse initializer; store it dense, sparse ones are not understood")
+
+
+def _check_external(model: ir.Model, path: Path, base: Path) -> None:
+    """External data must lie in the model's folder and be as long as it says."""
+    for value in initializers(model):
+        tensor = value.const_value
+        if not isinstance(tensor, ir.ExternalTensor):
+            continue
+        file = (base / tensor.location).resolve()
+        if not file.is_relative_to(base):
+            raise ModelError(f"{path}: {value.name}: external data {tensor.location} lies outside the model's folder")
+        if not file.is_file():
+            raise ModelError(f"{path}: {value.name}: external data {tensor.location} is missing; put it beside the model")
+        end = (tensor.offset or 0) + tensor.nbytes
+        if file.stat().st_size < end:
+            raise ModelError(
+                f"{path}: {value.name}: external data {tensor.location} is cut short: "
+                f"{file.stat().st_size} bytes, {end} needed"
+            )
+
+
+def _raise_opset(model: ir.Model, path: Path) -> None:
+    from onnxscript import version_converter  # slow to import
+
+    before = model.graph.opset_imports[""]
+    logging.getLogger("onnxscript").setLevel(logging.CRITICAL)
+    try:
+        version_converter.convert_version(model, WORKING_OPSET, fallback=True)
+    except (ValueError, RuntimeError, TypeError, ir.passes.PassError) as error:
+        raise ModelError(_not_raised(path, before, str(_root_cause(error)))) from error
+    if model.graph.opset_imports[""] != WORKING_OPSET:
+        raise ModelError(_not_raised(path, before, "the converter refused it"))
+
+
+def _not_raised(path: Path, opset: int, reason: str) -> str:
+    return (
+        f"{path}: opset {opset} cannot be raised to {WORKING_OPSET}: {reason.splitlines()[0]}; "
+        f"export the model with opset {WORKING_OPSET}"
+    )
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

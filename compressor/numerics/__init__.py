@@ -1,0 +1,1 @@
+"""The mathematics of compression on plain arrays: knows no model, no file, no runtime."""
