@@ -83,7 +83,11 @@ def digit_images(rng: np.random.Generator) -> Dataset:
     unit = train_inputs / 255.0
     preprocessing = Preprocessing(1 / 255, round(float(unit.mean()), 4), round(float(unit.std()), 4))
     return Dataset(
-        train_inputs, {"labels": train_ids}, enlarge(test_images), {"labels": test_ids}, preprocessing
+        train_inputs,
+        {"labels": train_ids},
+        enlarge(test_images),
+        {"labels": test_ids},
+        preprocessing,
     )
 
 

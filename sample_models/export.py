@@ -24,7 +24,11 @@ CONSTANT_NAMES = {"MatMul": ("left", "weight"), "LSTM": ("sequence", "W", "R", "
 
 
 def export_onnx(
-    network: nn.Module, path: Path, example: Array, input_name: str, output_names: tuple[str, ...]
+    network: nn.Module,
+    path: Path,
+    example: Array,
+    input_name: str,
+    output_names: tuple[str, ...],
 ) -> None:
     """Write `network` in evaluation mode to `path`, with a dynamic first dimension called `batch`.
 

@@ -80,7 +80,7 @@ class SelfAttention(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """A pre-norm transformer layer: attention and a GELU feed-forward network, both with a skip connection."""
+    """A pre-norm transformer layer: attention and a GELU feed-forward network, each with a residual."""
 
     def __init__(self, tokens: int, width: int, heads: int, dropout: float):
         super().__init__()

@@ -54,7 +54,10 @@ def simulate_machine(rng: np.random.Generator, count: int) -> tuple[FloatArray, 
 
 
 def machine_readings(
-    load: FloatArray, speed: FloatArray, ambient: FloatArray, wear: FloatArray
+    load: FloatArray,
+    speed: FloatArray,
+    ambient: FloatArray,
+    wear: FloatArray,
 ) -> FloatArray:
     """Return the noise-free readings [count, 12] for load l, speed n, ambient a and wear (b, c, d).
 

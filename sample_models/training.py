@@ -49,7 +49,9 @@ def fit(network: nn.Module, data: Dataset, loss: Loss, schedule: Schedule) -> No
     inputs = torch.from_numpy(data.preprocessing.apply(data.train_inputs))
     labels = {name: torch.from_numpy(values) for name, values in data.train_labels.items()}
     optimiser = torch.optim.AdamW(
-        network.parameters(), schedule.peak_learning_rate, weight_decay=schedule.weight_decay
+        network.parameters(),
+        schedule.peak_learning_rate,
+        weight_decay=schedule.weight_decay,
     )
     steps = schedule.epochs * -(-len(inputs) // schedule.batch_size)
     rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, schedule.peak_learning_rate, total_steps=steps)
@@ -58,7 +60,7 @@ def fit(network: nn.Module, data: Dataset, loss: Loss, schedule: Schedule) -> No
         for rows in torch.split(torch.randperm(len(inputs)), schedule.batch_size):
             optimiser.zero_grad()
             batch_labels = {name: values[rows] for name, values in labels.items()}
-            loss(network(inputs[rows]), batch_labels).backward()
+            loss(network(inputs[rows]), batch_labels).backward()  # type: ignore[no-untyped-call, unused-ignore]
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimiser.step()
             rate.step()

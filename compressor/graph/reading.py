@@ -2,6 +2,7 @@
 
 import logging
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,6 +39,7 @@ def read(path: Path) -> ir.Model:
     for graph in model.graphs():
         ir.external_data.set_base_dir(graph, base)
     _check_external(model, path, base)
+    _name_nodes(model)
     return model
 
 
@@ -59,6 +61,12 @@ def prepare(model: ir.Model, path: Path) -> None:
     model.ir_version = max(model.ir_version, _IR_VERSION)
     for output, (name, kind, shape) in zip(model.graph.outputs, signature, strict=True):
         output.name, output.type, output.shape = name, kind, shape
+
+
+def quiet_libraries() -> None:
+    """Keep the converter and optimizer from logging what concerns their own authors only."""
+    for name in ("onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def initializers(model: ir.Model) -> Iterator[ir.Value]:
@@ -123,6 +131,23 @@ def _refuse_unknown(proto: onnx.ModelProto, path: Path) -> None:
         raise ModelError(f"{path}: {name} is a sparse initializer; store it dense, sparse ones are not understood")
 
 
+def _name_nodes(model: ir.Model) -> None:
+    """Give every node a name of its own; named ones keep theirs, the others count by operator type."""
+    taken = {node.name for graph in model.graphs() for node in graph if node.name}
+    counts: Counter[str] = Counter()
+    seen: set[str] = set()
+    for node in (node for graph in model.graphs() for node in graph):
+        if node.name and node.name not in seen:
+            seen.add(node.name)
+            continue
+        stem = node.name or node.op_type
+        while (name := f"{stem}_{counts[stem]}") in taken:
+            counts[stem] += 1
+        taken.add(name)
+        seen.add(name)
+        node.name = name
+
+
 def _check_external(model: ir.Model, path: Path, base: Path) -> None:
     """External data must lie in the model's folder and be as long as it says."""
     for value in initializers(model):
@@ -146,7 +171,7 @@ def _raise_opset(model: ir.Model, path: Path) -> None:
     from onnxscript import version_converter  # slow to import
 
     before = model.graph.opset_imports[""]
-    logging.getLogger("onnxscript").setLevel(logging.CRITICAL)
+    quiet_libraries()
     try:
         version_converter.convert_version(model, WORKING_OPSET, fallback=True)
     except (ValueError, RuntimeError, TypeError, ir.passes.PassError) as error:

@@ -58,10 +58,12 @@ class Weight:
     Attributes:
         value: the initializer.
         uses: the layers that multiply by it, each with the number of the input it is.
+        in_subgraph: whether one of them sits in a branch of an If or the body of a Loop.
     """
 
     value: ir.Value
     uses: tuple[Use, ...]
+    in_subgraph: bool
 
     @property
     def name(self) -> str:
@@ -99,11 +101,6 @@ class Weight:
     def dtype(self) -> str:
         """NumPy's name of the stored type."""
         return np.dtype(self._tensor().dtype.numpy()).name
-
-    @property
-    def in_subgraph(self) -> bool:
-        """Whether a layer that uses it sits in a branch of an If or the body of a Loop."""
-        return any(use.node.graph is None or use.node.graph.parent_node is not None for use in self.uses)
 
     def matrix(self) -> Floats:
         """(outputs, inputs) as float32, read-only; for a convolution the inputs are channel by
@@ -151,7 +148,7 @@ def find_weights(model: ir.Model) -> Iterator[Weight]:
                 continue
             seen.add(value)
             uses = sorted(filter(is_weight, uses_of(value)), key=lambda u: u.node is not node)
-            yield Weight(value, tuple(uses))
+            yield Weight(value, tuple(uses), any(u.node.graph is not model.graph for u in uses))
 
 
 def is_weight(use: Use) -> bool:

@@ -1,0 +1,81 @@
+"""What a model costs to run, counted: multiply-accumulates from the shapes it really has."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+import onnx_ir as ir
+
+from compressor.graph.model import Model
+from compressor.graph.weights import attribute
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CostedLayer:
+    """A layer whose work follows from the shapes of its tensors.
+
+    Attributes:
+        name: of the layer.
+        layer: its operator type.
+        tensors: names of the tensors whose shapes are needed, for `macs`.
+    """
+
+    name: str
+    layer: str
+    tensors: tuple[str, ...]
+    node: ir.Node
+
+    def macs(self, shapes: dict[str, Shape]) -> int:
+        """Multiply-accumulates of one execution.
+
+        Args:
+            shapes: of every tensor in `tensors`.
+        """
+        return _MACS[self.layer](self.node, *(shapes[name] for name in self.tensors))
+
+
+def costed_layers(model: Model) -> tuple[CostedLayer, ...]:
+    """The layers of the main graph that multiply; those in branches of If and bodies of Loop are not counted."""
+    found = []
+    for node in model.ir.graph:
+        if node.op_type in _MACS and len(node.inputs) > 1:
+            output = next((o for o in node.outputs if o.name), None)
+            values = [node.inputs[0], node.inputs[_SECOND.get(node.op_type, 1)], output]
+            names = tuple(v.name for v in values if v is not None and v.name)
+            if len(names) == len(values):
+                found.append(CostedLayer(node.name or "", node.op_type, names, node))
+    return tuple(found)
+
+
+def _conv(node: ir.Node, x: Shape, w: Shape, y: Shape) -> int:
+    return prod(y) * prod(w[1:])
+
+
+def _conv_transpose(node: ir.Node, x: Shape, w: Shape, y: Shape) -> int:
+    return prod(x) * prod(w[1:])
+
+
+def _matmul(node: ir.Node, a: Shape, b: Shape, y: Shape) -> int:
+    return prod(y) * a[-1]
+
+
+def _gemm(node: ir.Node, a: Shape, b: Shape, y: Shape) -> int:
+    return prod(y) * a[0 if attribute(node, "transA", 0) else 1]
+
+
+def _recurrent(node: ir.Node, x: Shape, w: Shape, y: Shape) -> int:
+    """x is (steps, batch, inputs) or (batch, steps, inputs); w is (directions, gates · hidden, inputs)."""
+    gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[node.op_type]
+    return x[0] * x[1] * w[0] * w[1] * (w[2] + w[1] // gates)
+
+
+_SECOND = {"QLinearConv": 3, "QLinearMatMul": 3}
+_MACS: dict[str, Callable[..., int]] = {
+    **dict.fromkeys(("Conv", "ConvInteger", "QLinearConv"), _conv),
+    "ConvTranspose": _conv_transpose,
+    **dict.fromkeys(("MatMul", "MatMulInteger", "QLinearMatMul"), _matmul),
+    "Gemm": _gemm,
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), _recurrent),
+}

@@ -1,0 +1,56 @@
+"""Copies of a model that also give out what passes want to know about its insides."""
+
+import onnx_ir as ir
+import numpy as np
+
+from compressor.graph.edit import new_initializer, new_node
+from compressor.graph.model import Model
+
+RANGE_LOW, RANGE_HIGH, SHAPE = "compressor.low.", "compressor.high.", "compressor.shape."
+
+
+def with_ranges(model: Model, names: tuple[str, ...]) -> Model:
+    """A copy whose only outputs are the smallest and largest entry of each named float tensor.
+
+    The two scalars are computed inside the graph, so that no activation has to leave it.
+    """
+    copy = model.copy()
+    graph, values = copy.ir.graph, values_by_name(copy.ir)
+    scalar = ir.Shape([])
+    outputs = []
+    for name in names:
+        for prefix, op_type in ((RANGE_LOW, "ReduceMin"), (RANGE_HIGH, "ReduceMax")):
+            node = new_node(op_type, [values[name]], prefix + name, values[name].dtype, {"keepdims": 0})
+            node.outputs[0].shape = scalar
+            graph.append(node)
+            outputs.append(node.outputs[0])
+    _replace_outputs(graph, outputs)
+    return copy
+
+
+def with_shapes(model: Model, names: tuple[str, ...]) -> Model:
+    """A copy whose only outputs are the shapes of the named tensors."""
+    copy = model.copy()
+    graph, values = copy.ir.graph, values_by_name(copy.ir)
+    outputs = []
+    for name in names:
+        node = new_node("Shape", [values[name]], SHAPE + name, ir.DataType.INT64)
+        graph.append(node)
+        outputs.append(node.outputs[0])
+    _replace_outputs(graph, outputs)
+    return copy
+
+
+def values_by_name(model: ir.Model) -> dict[str, ir.Value]:
+    """Everything that is an input, a constant or a result in the main graph."""
+    graph = model.graph
+    produced = [output for node in graph for output in node.outputs]
+    return {v.name: v for v in (*graph.inputs, *graph.initializers.values(), *produced) if v.name}
+
+
+def _replace_outputs(graph: ir.Graph, outputs: list[ir.Value]) -> None:
+    if not outputs:
+        nothing = new_initializer(graph, SHAPE, np.zeros(1, np.int64))
+        outputs = [nothing]
+    graph.outputs.clear()
+    graph.outputs.extend(outputs)

@@ -1,0 +1,231 @@
+"""Writing integers into a graph: Q/DQ pairs with fixed ranges, or products ranged at run time."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from compressor.graph.edit import (
+    constant,
+    insert,
+    new_initializer,
+    new_node,
+    redirect,
+    remove_if_unused,
+    take_over_output,
+)
+from compressor.graph.model import Model
+from compressor.graph.regions import Region, after_activation, grow
+from compressor.graph.weights import Use, Weight, layout_of, output_axis
+from compressor.numerics.affine import Floats, Grid, Ints, PerTensor
+
+OPSET_OF_QDQ = 13
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StaticPlan:
+    """What will be quantized with fixed ranges.
+
+    Attributes:
+        weights: the weights whose layers shall run in int8.
+        tensors: names of the activations that need a grid, each once per shared grid.
+    """
+
+    weights: tuple[Weight, ...]
+    tensors: tuple[str, ...]
+    region: Region
+
+    def members(self, tensor: str) -> tuple[str, ...]:
+        """All activations that use the grid of `tensor`."""
+        return tuple(v.name or "" for v in self.region.tensors if self.region.owner(v).name == tensor)
+
+    def input_of(self, use: Use) -> str:
+        """The tensor whose grid the layer's input is on."""
+        value = use.node.inputs[0]
+        if value is None:
+            raise ValueError(f"{use.node.name} has no input")
+        return self.region.owner(value).name or ""
+
+
+def plan_static(weights: list[Weight]) -> StaticPlan:
+    """Find what must be quantized so that the layers of `weights` run in int8."""
+    region = grow([use.node for weight in weights for use in weight.uses])
+    owners = dict.fromkeys(region.owner(v).name or "" for v in region.tensors)
+    return StaticPlan(tuple(weights), tuple(owners), region)
+
+
+def insert_activations(model: Model, plan: StaticPlan, grids: Mapping[str, Grid]) -> None:
+    """Put a Q/DQ pair behind every planned activation.
+
+    Args:
+        grids: a per-tensor grid for every name in `plan.tensors`.
+    """
+    graph, region = model.ir.graph, plan.region
+    stored = {name: _store_grid(graph, name, grid) for name, grid in grids.items()}
+    placed = [(v, region.readers(v), region.is_integer(v)) for v in region.tensors]
+    for value, readers, is_integer in placed:
+        scale, zero_point = stored[region.owner(value).name or ""]
+        name = value.name
+        quantize = new_node("QuantizeLinear", [value, scale, zero_point], f"{name}_quantized", ir.DataType.UINT8)
+        dequantize = new_node(
+            "DequantizeLinear", [quantize.outputs[0], scale, zero_point], f"{name}_dequantized", ir.DataType.FLOAT
+        )
+        result = dequantize.outputs[0]
+        result.shape = value.shape
+        redirect(readers, result)
+        insert(graph, value, [quantize, dequantize])
+        if is_integer and value.is_graph_output():
+            take_over_output(graph, value, result)
+
+
+def insert_weight(weight: Weight, use: Use, quantized: Ints, grid: Grid) -> None:
+    """Let a layer read its weights from integers through DequantizeLinear.
+
+    Args:
+        quantized: (outputs, inputs), int8.
+        grid: per output channel or per tensor.
+    """
+    node, name = use.node, weight.value.name or ""
+    graph = _graph(node)
+    array = _stored_once(graph, f"{name}_quantized", _to_array(weight, use, quantized))
+    inputs = [array, _stored_once(graph, f"{name}_scale", grid.scale)]
+    if node.op_type != "Conv":  # QGemm is only fused when the zero point is written out
+        inputs.append(_stored_once(graph, f"{name}_zero_point", grid.zero_point))
+    axis = {} if isinstance(grid.granularity, PerTensor) else {"axis": output_axis(use, len(weight.shape))}
+    dequantize = new_node("DequantizeLinear", inputs, f"{node.name}_weight", ir.DataType.FLOAT, {**axis})
+    graph.insert_before(node, dequantize)
+    node.replace_input_with(use.idx, dequantize.outputs[0])
+    remove_if_unused(weight.value)
+
+
+def insert_bias(use: Use, quantized: NDArray[np.int32], scale: Floats) -> None:
+    """Let a layer read its bias from int32 at `scale` = x_scale · w_scale, (outputs,)."""
+    node, old = use.node, use.node.inputs[2]
+    graph = _graph(node)
+    stored = new_initializer(graph, f"{node.name}_bias_quantized", quantized)
+    steps = new_initializer(graph, f"{node.name}_bias_scale", scale)
+    dequantize = new_node("DequantizeLinear", [stored, steps], f"{node.name}_bias", ir.DataType.FLOAT, {"axis": 0})
+    graph.insert_before(node, dequantize)
+    node.replace_input_with(2, dequantize.outputs[0])
+    if old is not None:
+        remove_if_unused(old)
+
+
+def bias_of(use: Use, outputs: int) -> Floats | None:
+    """The constant bias of a layer, (outputs,); None when it has none."""
+    value = use.node.inputs[2] if len(use.node.inputs) > 2 else None
+    array = constant(value)
+    if array is None:
+        return None
+    return np.broadcast_to(array.reshape(-1), (outputs,)).astype(np.float32)
+
+
+def keeps_float_output(use: Use, plan: StaticPlan) -> bool:
+    """Whether the layer's result leaves the integer region unquantized."""
+    return after_activation(use.node.outputs[0]) not in plan.region.tensors
+
+
+def insert_dynamic_product(weight: Weight, use: Use, quantized: Ints, grid: Grid) -> None:
+    """Turn MatMul or Gemm by a constant into an integer product whose input is ranged at run time.
+
+    DynamicQuantizeLinear → MatMulInteger → Cast → Mul(x_scale · w_scale) → Add(bias): the form that
+    ONNX Runtime fuses into DynamicQuantizeMatMul.
+
+    Args:
+        quantized: (outputs, inputs), int8.
+        grid: per output channel or per tensor.
+    """
+    node, name = use.node, weight.value.name or ""
+    graph = _graph(node)
+    source, output = node.inputs[0], node.outputs[0]
+    if source is None:
+        raise ValueError(f"{node.name} has no input")
+    stem, real = node.name or "", ir.DataType.FLOAT
+    array = _stored_once(graph, f"{name}_quantized", np.ascontiguousarray(quantized.T))
+    scale = _stored_once(graph, f"{name}_scale", grid.scale)
+    zero = _stored_once(graph, f"{name}_zero_point", grid.zero_point)
+    x, x_scale, x_zero = _ranged_at_run_time(graph, source)
+    product = new_node("MatMulInteger", [x, array, x_zero, zero], f"{stem}_product", ir.DataType.INT32)
+    as_float = new_node("Cast", [product.outputs[0]], f"{stem}_float", real, {"to": int(real)})
+    both = new_node("Mul", [x_scale, scale], f"{stem}_scale", real)
+    scaled = new_node("Mul", [as_float.outputs[0], both.outputs[0]], f"{stem}_scaled", real)
+    nodes = [product, as_float, both, scaled]
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is not None:
+        nodes.append(new_node("Add", [scaled.outputs[0], bias], f"{stem}_biased", real))
+    graph.insert_before(node, nodes)
+    _replace(graph, node, output, nodes[-1])
+    remove_if_unused(weight.value)
+
+
+def insert_embedding(weight: Weight, use: Use, quantized: Ints, grid: Grid) -> None:
+    """Look rows up in int8 and multiply each by its own scale.
+
+    Args:
+        quantized: (rows, width), int8.
+        grid: per row.
+    """
+    node, name = use.node, weight.value.name or ""
+    graph = _graph(node)
+    indices, stem, real = node.inputs[1], node.name or "", ir.DataType.FLOAT
+    table = _stored_once(graph, f"{name}_quantized", quantized)
+    scales = _stored_once(graph, f"{name}_scale", grid.scale.reshape(-1, *[1] * (quantized.ndim - 1)))
+    rows = new_node("Gather", [table, indices], f"{stem}_rows", ir.DataType.INT8)
+    steps = new_node("Gather", [scales, indices], f"{stem}_steps", real)
+    as_float = new_node("Cast", [rows.outputs[0]], f"{stem}_float", real, {"to": int(real)})
+    scaled = new_node("Mul", [as_float.outputs[0], steps.outputs[0]], f"{stem}_scaled", real)
+    nodes = [rows, steps, as_float, scaled]
+    graph.insert_before(node, nodes)
+    _replace(graph, node, node.outputs[0], scaled)
+    remove_if_unused(weight.value)
+
+
+def _ranged_at_run_time(graph: ir.Graph, source: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """Quantized form, scale and zero point of `source`; layers that read the same tensor share them."""
+    for node, _ in source.uses():
+        if node.op_type == "DynamicQuantizeLinear" and node.graph is graph:
+            return node.outputs[0], node.outputs[1], node.outputs[2]
+    node = ir.node("DynamicQuantizeLinear", [source], num_outputs=3, name=f"{source.name}_ranged")
+    kinds = (ir.DataType.UINT8, ir.DataType.FLOAT, ir.DataType.UINT8)
+    for output, suffix, dtype in zip(node.outputs, ("quantized", "scale", "zero_point"), kinds, strict=True):
+        output.name, output.type = f"{source.name}_ranged_{suffix}", ir.TensorType(dtype)
+    insert(graph, source, [node])
+    return node.outputs[0], node.outputs[1], node.outputs[2]
+
+
+def _replace(graph: ir.Graph, node: ir.Node, old: ir.Value, last: ir.Node) -> None:
+    """Let the output of `last`, which takes the layer's name, stand for that of `node`."""
+    new = last.outputs[0]
+    new.shape = old.shape
+    redirect([Use(*use) for use in old.uses()], new)
+    if old.is_graph_output():
+        take_over_output(graph, old, new)
+    graph.remove(node, safe=True)
+    last.name = node.name
+
+
+def _to_array(weight: Weight, use: Use, quantized: Ints) -> Ints:
+    return layout_of(use, weight.shape).from_matrix(quantized, weight.shape)
+
+
+def _store_grid(graph: ir.Graph, name: str, grid: Grid) -> tuple[ir.Value, ir.Value]:
+    return (
+        new_initializer(graph, f"{name}_scale", grid.scale),
+        new_initializer(graph, f"{name}_zero_point", grid.zero_point),
+    )
+
+
+def _stored_once(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
+    """The initializer `name` if it holds this array already, because layers share it; else a new one."""
+    found = graph.initializers.get(name)
+    if found is not None and found.const_value is not None and np.array_equal(found.const_value.numpy(), array):
+        return found
+    return new_initializer(graph, name, array)
+
+
+def _graph(node: ir.Node) -> ir.Graph:
+    if node.graph is None:
+        raise ValueError(f"{node.name} is in no graph")
+    return node.graph

@@ -1,0 +1,59 @@
+"""Clean-up of a graph without any change of what it computes."""
+
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+from compressor.graph.edit import bypass
+from compressor.graph.fold import Folded, fold_affine
+from compressor.graph.model import Model
+from compressor.graph.reading import quiet_libraries
+from compressor.graph.weights import find_weights
+
+
+def simplify(model: Model) -> Iterator[Folded]:
+    """Fold constants and affine maps, drop what does nothing, merge what is there twice.
+
+    Layers keep their names, so that selectors written for the original still match.
+    """
+    from onnx_ir.passes import common
+    from onnxscript import optimizer  # slow to import
+
+    quiet_libraries()
+    _drop_inert(model.ir)
+    yield from fold_affine(model.ir)
+    names = {w.value.name: [use.node.name for use in w.uses] for w in find_weights(model.ir)}
+    optimizer.optimize_ir(model.ir)
+    _drop_inert(model.ir)
+    _restore_names(model.ir, names)
+    yield from fold_affine(model.ir)
+    common.DeduplicateHashedInitializersPass()(model.ir)
+    common.RemoveUnusedNodesPass()(model.ir)
+
+
+def _drop_inert(model: ir.Model) -> None:
+    """Remove Identity and, in inference, Dropout, where the graph keeps an output for its outputs."""
+    for graph in model.graphs():
+        for node in list(graph):
+            source = node.inputs[0] if node.inputs else None
+            if node.domain or node.op_type not in ("Identity", "Dropout") or source is None:
+                continue
+            if any(o.uses() or o.is_graph_output() for o in node.outputs[1:]) or not _inference(node):
+                continue
+            if not node.outputs[0].is_graph_output():
+                bypass(node, source)
+            elif source.producer() is not None and source.graph is graph and not source.is_graph_output():
+                bypass(node, source)
+
+
+def _inference(node: ir.Node) -> bool:
+    """Dropout only drops when its third input, if there is one, is true."""
+    return node.op_type == "Identity" or len(node.inputs) < 3 or node.inputs[2] is None
+
+
+def _restore_names(model: ir.Model, names: dict[str | None, list[str | None]]) -> None:
+    for weight in find_weights(model):
+        before = names.get(weight.value.name, [])
+        if len(before) == len(weight.uses):
+            for use, name in zip(weight.uses, before, strict=True):
+                use.node.name = name

@@ -1,0 +1,1 @@
+"""Execution of models: arrays in, arrays out, and what that costs."""
