@@ -1,7 +1,7 @@
 """Folds that onnxscript.optimizer leaves: affine maps per channel into the linear layer beside them.
 
-    Conv · BatchNormalization      Conv · Mul/Div/Add/Sub constant      (also ConvTranspose, Gemm)
-    BatchNormalization · Conv      (only without padding: the border would see another zero)
+Conv · BatchNormalization      Conv · Mul/Div/Add/Sub constant      (also ConvTranspose, Gemm)
+BatchNormalization · Conv      (only without padding: the border would see another zero)
 """
 
 from collections.abc import Iterator
@@ -23,6 +23,7 @@ class Folded:
     """A layer that swallowed a neighbour."""
 
     layer: str
+    layer_type: str
     neighbour: str
 
 
@@ -94,7 +95,7 @@ def _absorb(weight: Weight, neighbour: ir.Node, value: ir.Value | None, folded: 
     bypass(neighbour, value)
     for unused in constants:
         remove_if_unused(unused)
-    return Folded(node.name or "", neighbour.op_type)
+    return Folded(node.name or "", node.op_type, neighbour.op_type)
 
 
 def _affine(use: Use, channels: int, ndim: int) -> ChannelAffine | None:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,6 +88,11 @@ class Model:
         """The version of the standard operators in use."""
         return int(self.ir.graph.opset_imports.get("", 0))
 
+    @property
+    def producer(self) -> str:
+        """What wrote the file, as it says."""
+        return " ".join(filter(None, (self.ir.producer_name, self.ir.producer_version)))
+
     def inputs(self) -> tuple[TensorSpec, ...]:
         """What must be fed; initializers that old files list as inputs are left out."""
         return tuple(_spec(v) for v in self.ir.graph.inputs if not v.is_initializer())
@@ -99,6 +105,10 @@ class Model:
         """Every weight once, in graph order; those of the selected layers only, when given."""
         found = find_weights(self.ir)
         return (w for w in found if selectors is None or selectors.match(w.names, w.layer))
+
+    def node_counts(self) -> Counter[str]:
+        """Nodes by operator type, subgraphs included."""
+        return Counter(node.op_type for graph in self.ir.graphs() for node in graph)
 
     def parameters(self) -> int:
         """Entries of all arrays that are learned: float arrays, and integers that stand for them."""
@@ -133,9 +143,7 @@ class Model:
         with _beside(path) as folder:
             written = folder / path.name
             if self.nbytes() > EXTERNAL_DATA_BYTES:
-                ir.save(
-                    self.ir, written, external_data=f"{path.name}.data", size_threshold_bytes=_EXTERNAL_ARRAY_BYTES
-                )
+                ir.save(self.ir, written, external_data=f"{path.name}.data", size_threshold_bytes=_EXTERNAL_ARRAY_BYTES)
             else:
                 written.write_bytes(self._proto_bytes())
             for file in sorted(folder.iterdir(), key=lambda f: f == written):

@@ -1,7 +1,7 @@
 """Copies of a model that also give out what passes want to know about its insides."""
 
-import onnx_ir as ir
 import numpy as np
+import onnx_ir as ir
 
 from compressor.graph.edit import new_initializer, new_node
 from compressor.graph.model import Model

@@ -160,6 +160,36 @@ def insert_dynamic_product(weight: Weight, use: Use, quantized: Ints, grid: Grid
     remove_if_unused(weight.value)
 
 
+def insert_dynamic_convolution(weight: Weight, use: Use, quantized: Ints, grid: Grid) -> None:
+    """Turn Conv into an integer convolution whose input is ranged at run time: small, but slow on x86.
+
+    Args:
+        quantized: (outputs, inputs), int8.
+        grid: per output channel or per tensor.
+    """
+    node, name = use.node, weight.value.name or ""
+    graph, source, stem, real = _graph(node), node.inputs[0], node.name or "", ir.DataType.FLOAT
+    if source is None:
+        raise ValueError(f"{node.name} has no input")
+    along_channels = (-1, *[1] * (len(weight.shape) - 2))
+    array = _stored_once(graph, f"{name}_quantized", _to_array(weight, use, quantized))
+    scale = _stored_once(graph, f"{name}_scale", grid.scale.reshape(along_channels))
+    x, x_scale, x_zero = _ranged_at_run_time(graph, source)
+    product = new_node("ConvInteger", [x, array, x_zero], f"{stem}_product", ir.DataType.INT32)
+    product.attributes.update({a.name: a for a in node.attributes.values()})
+    as_float = new_node("Cast", [product.outputs[0]], f"{stem}_float", real, {"to": int(real)})
+    both = new_node("Mul", [x_scale, scale], f"{stem}_scale", real)
+    scaled = new_node("Mul", [as_float.outputs[0], both.outputs[0]], f"{stem}_scaled", real)
+    nodes = [product, as_float, both, scaled]
+    bias = bias_of(use, len(quantized))
+    if bias is not None:
+        stored = new_initializer(graph, f"{stem}_bias", bias.reshape(along_channels))
+        nodes.append(new_node("Add", [scaled.outputs[0], stored], f"{stem}_biased", real))
+    graph.insert_before(node, nodes)
+    _replace(graph, node, node.outputs[0], nodes[-1])
+    remove_if_unused(weight.value)
+
+
 def insert_embedding(weight: Weight, use: Use, quantized: Ints, grid: Grid) -> None:
     """Look rows up in int8 and multiply each by its own scale.
 

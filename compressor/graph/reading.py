@@ -158,7 +158,9 @@ def _check_external(model: ir.Model, path: Path, base: Path) -> None:
         if not file.is_relative_to(base):
             raise ModelError(f"{path}: {value.name}: external data {tensor.location} lies outside the model's folder")
         if not file.is_file():
-            raise ModelError(f"{path}: {value.name}: external data {tensor.location} is missing; put it beside the model")
+            raise ModelError(
+                f"{path}: {value.name}: external data {tensor.location} is missing; put it beside the model"
+            )
         end = (tensor.offset or 0) + tensor.nbytes
         if file.stat().st_size < end:
             raise ModelError(

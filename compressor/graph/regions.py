@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from compressor.graph.weights import Use, Weight, attribute, uses_of
+from compressor.graph.weights import Use, uses_of
 
 _SWALLOWED = ("Relu", "Clip")
 _JOINING: dict[str, tuple[int, ...] | None] = {
@@ -171,48 +171,3 @@ def _made_of_integers(region: Region, value: ir.Value) -> bool:
 def _fed_by_integers(region: Region, node: ir.Node) -> bool:
     sources = [node.inputs[0]] if node.op_type in _MOVING else list(_activations(node))
     return any(v is not None and (v in region.tensors) for v in sources)
-
-
-def refusal(weight: Weight) -> str | None:
-    """Why a layer cannot run in int8 with ranges fixed beforehand; None when it can."""
-    node = weight.uses[0].node
-    if weight.in_subgraph:
-        return "inside a branch of If or the body of Loop, where ranges cannot be observed yet"
-    if weight.dtype != "float32":
-        return f"weights are {weight.dtype}; only float32 layers are quantized"
-    if len({use.node.op_type for use in weight.uses}) > 1:
-        return f"weights are shared by {' and '.join(sorted({u.node.op_type for u in weight.uses}))}"
-    reason = _REFUSED.get(node.op_type)
-    if reason is not None:
-        return reason
-    return next(filter(None, (_refused_use(use, len(weight.shape)) for use in weight.uses)), None)
-
-
-_REFUSED = {
-    "ConvTranspose": "ONNX Runtime has no int8 kernel for ConvTranspose on CPU",
-    "Gather": "embedding: a lookup multiplies nothing; quantize_dynamic stores it in int8",
-    **dict.fromkeys(("LSTM", "GRU", "RNN"), "recurrent layers are not quantized by this version"),
-}
-
-
-def _refused_use(use: Use, ndim: int) -> str | None:
-    node = use.node
-    source, bias = node.inputs[0], node.inputs[2] if len(node.inputs) > 2 else None
-    if use.idx != 1:
-        return "the constant is the left factor of the product"
-    if source is None or source.is_initializer():
-        return "its input is a constant"
-    if bias is not None and not bias.is_initializer():
-        return "its bias is computed at run time"
-    if node.op_type == "MatMul" and ndim != 2:
-        return f"a batch of matrices ({ndim} axes)"
-    if node.op_type == "Gemm" and (attribute(node, "transA", 0) or not _plain_gemm(node)):
-        return "Gemm with transA, alpha or beta"
-    if bias is not None and bias.shape is not None and sum(d != 1 for d in bias.shape) > 1:
-        return "its bias is a matrix"
-    return None
-
-
-def _plain_gemm(node: ir.Node) -> bool:
-    found = [node.attributes.get(name) for name in ("alpha", "beta")]
-    return all(a is None or a.as_float() == 1 for a in found)

@@ -40,9 +40,9 @@ def _drop_inert(model: ir.Model) -> None:
                 continue
             if any(o.uses() or o.is_graph_output() for o in node.outputs[1:]) or not _inference(node):
                 continue
-            if not node.outputs[0].is_graph_output():
-                bypass(node, source)
-            elif source.producer() is not None and source.graph is graph and not source.is_graph_output():
+            if not node.outputs[0].is_graph_output() or (
+                source.producer() is not None and source.graph is graph and not source.is_graph_output()
+            ):
                 bypass(node, source)
 
 

@@ -14,7 +14,9 @@ Array = NDArray[np.generic]
 Feeds = Mapping[str, Array]
 
 _SILENT = 4
-_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from \S+ failed:|Fatal error: |\S+\.(cc|h):\d+ [^\[]*\[?")
+_PREFIX = re.compile(
+    r"^\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from \S+ failed:|Fatal error: |\S+\.(cc|h):\d+ [^\[]*\[?"
+)
 
 
 class Session:

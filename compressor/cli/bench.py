@@ -1,0 +1,40 @@
+"""`compressor bench MODEL`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from compressor.cli.options import DataOption, JsonOption, ModelArgument, QuietOption, ThreadsOption
+
+
+def bench(
+    model: ModelArgument,
+    data: DataOption = None,
+    threads: ThreadsOption = 1,
+    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="How long to measure, about.")] = 3.0,
+    json: JsonOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Measure one model on this machine: latency, peak memory, kernels."""
+    from dataclasses import asdict
+
+    from compressor.cli.sources import source
+    from compressor.cli.terminal import progress, stdout, write_json
+    from compressor.pipeline.measuring import measure_model
+    from compressor.pipeline.workspace import open_workspace
+    from compressor.recipe.load import judged
+    from compressor.recipe.schema import RuntimeSection
+    from compressor.render.overview import draw_measurement
+    from compressor.runtime import latency
+    from compressor.runtime.environment import environment
+
+    evaluation, _ = judged(source(data or "random", model), ())
+    with progress(quiet) as bars, open_workspace(model, None, evaluation, Path.cwd(), 0, bars) as workspace:
+        feeds = workspace.samples.evaluation.split(1)[0].first().feeds
+        timed = latency.measure(model, feeds, threads, seconds)
+        found = measure_model(workspace.reference, model, model, feeds, workspace.scratch, timed, RuntimeSection())
+    if json is not None:
+        write_json({"schema_version": 1, **asdict(found), "threads": threads, "environment": environment()}, json)
+    if not quiet and json != "-":
+        draw_measurement(found, threads, stdout())

@@ -1,0 +1,14 @@
+"""`compressor check RECIPE`."""
+
+from compressor.cli.options import QuietOption, RecipeArgument, SetOption
+
+
+def check(recipe: RecipeArgument, set_: SetOption = None, quiet: QuietOption = False) -> None:
+    """Check a recipe without running it: every field, path and selector, all problems at once."""
+    from compressor.cli.terminal import note
+    from compressor.graph.model import Model
+    from compressor.recipe import check_against_model, load
+
+    loaded, tree = load(recipe, tuple(set_ or ()))
+    check_against_model(loaded, Model.read(loaded.model), tree)
+    note(f"{recipe}: {' → '.join(step.type for step in loaded.passes)}: ok", quiet)

@@ -1,0 +1,36 @@
+"""`compressor compare REFERENCE MODEL`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from compressor.cli.options import DataOption, JsonOption, QuietOption, SetOption, ThreadsOption
+
+
+def compare(
+    reference: Annotated[Path, typer.Argument(metavar="REFERENCE", help="The model to compare with.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The other model.")],
+    data: DataOption = None,
+    set_: SetOption = None,
+    threads: ThreadsOption = 1,
+    json: JsonOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Compare two models: size, latency, memory, agreement, and accuracy where there are labels.
+
+    --set takes fields of the data, such as --set labels=labels --set metric=top1, and gates, such as
+    --set gates.cosine.min=0.99.
+    """
+    from compressor import pipeline
+    from compressor.cli.finish import finish
+    from compressor.cli.sources import source
+    from compressor.cli.terminal import progress
+    from compressor.recipe.load import judged
+    from compressor.recipe.schema import RuntimeSection
+
+    entry = source(data or "random", reference)
+    evaluation, gates = judged(entry, tuple(set_ or ()))
+    with progress(quiet) as bars:
+        report = pipeline.compare(reference, model, evaluation, RuntimeSection(threads=threads), gates, bars)
+    finish(report, json, quiet, False)

@@ -1,0 +1,91 @@
+"""`compressor compress MODEL`: without a recipe, and writing the one that was used."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from compressor.cli.options import (
+    DataOption,
+    JsonOption,
+    ModelArgument,
+    OverwriteOption,
+    QuietOption,
+    SetOption,
+    VerboseOption,
+)
+
+if TYPE_CHECKING:
+    from compressor.recipe import Recipe
+
+
+def compress(
+    model: ModelArgument,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="The compressed model.  [default: MODEL.PRESET.onnx]", show_default=False),
+    ] = None,
+    preset: Annotated[
+        str, typer.Option("--preset", help="int8 (needs data), int8-dynamic, or auto: the faster of them here.")
+    ] = "auto",
+    data: DataOption = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="How many samples to calibrate on.")] = None,
+    set_: SetOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and print the recipe.")] = False,
+    json: JsonOption = None,
+    overwrite: OverwriteOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Compress a model with a preset; the recipe used is written beside the result."""
+    from compressor import pipeline
+    from compressor.cli.finish import finish, show_recipe
+    from compressor.cli.terminal import note, progress
+    from compressor.pipeline.publish import refuse_overwriting, write_text
+    from compressor.recipe import PRESETS, check_against_model, dump
+
+    written = output or Path(f"{model.stem}.{preset}.onnx")
+    recipe = _recipe(model, written, preset, data, samples, tuple(set_ or ()))
+    beside = written.with_suffix(".yaml")
+    refuse_overwriting((written, beside), (model,), overwrite)
+    if dry_run:
+        from compressor.graph.model import Model
+
+        check_against_model(recipe, Model.read(model))
+        show_recipe(recipe)
+        return
+    candidates = PRESETS if preset == "auto" else {preset: recipe.passes}
+    with progress(quiet) as bars:
+        outcome = pipeline.run_fastest(recipe, candidates, bars, overwrite)
+    write_text(f"# compressor run {beside.name}\n{dump(outcome.recipe, written.parent)}", beside)
+    note(f"wrote {written} and its recipe {beside}", quiet)
+    finish(outcome.report, json, quiet, verbose)
+
+
+def _recipe(
+    model: Path, output: Path, preset: str, data: str | None, samples: int | None, overrides: tuple[str, ...]
+) -> "Recipe":
+    """The recipe that the options stand for.
+
+    Raises:
+        UsageError: an unknown preset, or options that do not go together.
+    """
+    from compressor.cli.sources import source
+    from compressor.errors import UsageError
+    from compressor.recipe import PRESETS
+    from compressor.recipe.load import validate
+    from compressor.recipe.tree import Plain, Tree
+    from compressor.recipe.variables import override
+
+    if preset != "auto" and preset not in PRESETS:
+        raise UsageError(f"--preset {preset}: is unknown; there are {', '.join([*PRESETS, 'auto'])}")
+    if preset == "auto" and any(o.startswith("passes") for o in overrides):
+        raise UsageError("--set passes…: auto chooses the passes; name a preset as well")
+    steps = PRESETS["int8" if preset == "auto" else preset]
+    passes: list[Plain] = [{"type": step.type} for step in steps]
+    values: dict[str, Plain] = {"version": 1, "model": str(model), "passes": passes, "output": {"model": str(output)}}
+    needed = any(step.needs_calibration for step in steps)
+    if data is not None or needed:
+        entry = source(data or "random", model)
+        values["data"] = {"calibration": entry | ({"samples": samples} if samples else {})}
+    return validate(override(Tree(values, {}), overrides))

@@ -1,0 +1,33 @@
+"""`compressor init MODEL`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from compressor.cli.options import ModelArgument, OverwriteOption
+
+
+def init(
+    model: ModelArgument,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="The recipe.  [default: MODEL.yaml; - for stdout]", show_default=False),
+    ] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Write a commented recipe for a model, to be edited."""
+    from compressor.cli.terminal import note
+    from compressor.graph.model import Model
+    from compressor.pipeline.publish import refuse_overwriting, write_text
+    from compressor.render.starter import starter
+
+    path = output or Path(f"{model.stem}.yaml")
+    shown = str(path) == "-"
+    text = starter(Model.read(model), Path.cwd() if shown else path.resolve().parent)
+    if shown:
+        typer.echo(text, nl=False)
+        return
+    refuse_overwriting((path,), (model,), overwrite)
+    write_text(text, path)
+    note(f"wrote {path}; edit it, then: compressor run {path}")

@@ -1,0 +1,26 @@
+"""`compressor inspect MODEL`."""
+
+from typing import Annotated
+
+import typer
+
+from compressor.cli.options import JsonOption, ModelArgument
+
+
+def inspect(
+    model: ModelArgument,
+    layers: Annotated[bool, typer.Option("--layers", help="List every layer with weights.")] = False,
+    json: JsonOption = None,
+) -> None:
+    """Show what is in a model: inputs, outputs, layers, size, multiply-accumulates."""
+    from dataclasses import asdict
+
+    from compressor.cli.terminal import stdout, write_json
+    from compressor.pipeline.inspecting import inspect_model
+    from compressor.render.overview import draw_inspection
+
+    found = inspect_model(model)
+    if json is not None:
+        write_json({"schema_version": 1, **asdict(found)}, json)
+    if json != "-":
+        draw_inspection(found, layers, stdout())

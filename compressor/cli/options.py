@@ -1,0 +1,32 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx model.", show_default=False)]
+RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, YAML.", show_default=False)]
+JsonOption = Annotated[
+    str | None,
+    typer.Option(
+        "--json", metavar="FILE", help="Also write the result as JSON; - for stdout, alone.", show_default=False
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Set a variable, or a field such as passes.0.sparsity=0.5."),
+]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist already.")]
+QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
+VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Also list every changed layer.")]
+DataOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="SOURCE",
+        help="Samples: .npz, .npy, .safetensors, a folder of images, module:function, or random.",
+        show_default=False,
+    ),
+]
+ThreadsOption = Annotated[int, typer.Option("--threads", min=1, max=256, help="Threads inside one operator.")]

@@ -1,0 +1,31 @@
+"""`compressor passes [TYPE]`."""
+
+from typing import Annotated
+
+import typer
+
+from compressor.cli.options import JsonOption
+
+
+def passes(
+    type_: Annotated[str | None, typer.Argument(metavar="[TYPE]", help="One pass, with its fields.")] = None,
+    json: JsonOption = None,
+) -> None:
+    """List the passes, or the fields of one."""
+    from compressor.cli.terminal import stdout, write_json
+    from compressor.errors import UsageError
+    from compressor.passes import PASSES
+    from compressor.render.overview import draw_fields, draw_passes
+
+    known = {str(p.model_fields["type"].default): p for p in PASSES}
+    if type_ is not None and type_ not in known:
+        raise UsageError(f"{type_}: is no pass; there are {', '.join(known)}")
+    if json is not None:
+        shown = [known[type_]] if type_ else list(known.values())
+        write_json([p.model_json_schema() for p in shown], json)
+    if json == "-":
+        return
+    if type_ is None:
+        draw_passes(PASSES, stdout())
+    else:
+        draw_fields(known[type_], stdout())

@@ -1,0 +1,35 @@
+"""`compressor run RECIPE`."""
+
+from typing import Annotated
+
+import typer
+
+from compressor.cli.options import JsonOption, OverwriteOption, QuietOption, RecipeArgument, SetOption, VerboseOption
+
+
+def run(
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and print the resolved recipe.")] = False,
+    json: JsonOption = None,
+    overwrite: OverwriteOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Compress a model as a recipe says, and report."""
+    from compressor import pipeline
+    from compressor.cli.finish import finish, show_recipe
+    from compressor.cli.terminal import progress
+    from compressor.graph.model import Model
+    from compressor.pipeline.publish import refuse_overwriting
+    from compressor.recipe import check_against_model, load
+
+    loaded, tree = load(recipe, tuple(set_ or ()))
+    if dry_run:
+        check_against_model(loaded, Model.read(loaded.model), tree)
+        refuse_overwriting((loaded.output.model, *loaded.output.report), (loaded.model, recipe), overwrite)
+        show_recipe(loaded)
+        return
+    with progress(quiet) as bars:
+        outcome = pipeline.run(loaded, bars, overwrite, tree)
+    finish(outcome.report, json, quiet, verbose)

@@ -1,0 +1,53 @@
+"""From a word on the command line to a source of samples."""
+
+from pathlib import Path
+
+from compressor.errors import DataError, UsageError
+from compressor.graph.model import Model
+from compressor.recipe.tree import Plain
+
+_ARRAYS = (".npz", ".npy", ".safetensors")
+
+
+def source(text: str, model: Path) -> dict[str, Plain]:
+    """The recipe entry that `text` stands for.
+
+    Args:
+        text: a file, a folder, module:function, or "random".
+        model: whose input size images are brought to.
+
+    Raises:
+        UsageError: none of these.
+        DataError: it does not exist.
+    """
+    if text == "random":
+        return {"source": "random"}
+    path = Path(text)
+    if path.suffix in _ARRAYS:
+        return {"source": "arrays", "path": text}
+    if path.is_dir():
+        return {"source": "images", "path": text, **_image_size(model)}
+    if ":" in text and not path.exists():
+        return {"source": "python", "function": text}
+    if not path.exists():
+        raise DataError(f"--data {text}: does not exist")
+    raise UsageError(
+        f"--data {text}: is no .npz, .npy or .safetensors file, folder of images, module:function or random"
+    )
+
+
+def _image_size(model: Path) -> dict[str, Plain]:
+    """Size and layout of the model's input, where they are fixed: the short side is fitted, the rest cropped."""
+    inputs = Model.read(model).inputs()
+    shape = inputs[0].shape if len(inputs) == 1 else None
+    if shape is None or len(shape) != 4:
+        return {}
+    last = shape[3] in (1, 3)
+    sides, channels = (shape[1:3], shape[3]) if last else (shape[2:4], shape[1])
+    entry: dict[str, Plain] = {"layout": "nhwc"} if last else {}
+    if channels == 1:
+        entry["channels"] = "gray"
+    fixed = [side for side in sides if isinstance(side, int)]
+    if len(fixed) == 2:
+        entry |= {"resize": max(fixed), "crop": [*fixed]}
+    return entry

@@ -1,0 +1,67 @@
+"""Where words go: data to stdout, everything else to stderr."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from compressor.progress import Progress, Silent
+
+T = TypeVar("T")
+
+
+class _Bars:
+    """One bar per running loop, gone when the loop is."""
+
+    def __init__(self, bars: Bars) -> None:
+        self._bars = bars
+
+    def track(self, items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+        """The same items, drawn as they are taken."""
+        task = self._bars.add_task(description, total=total)
+        try:
+            for item in items:
+                yield item
+                self._bars.advance(task)
+        finally:
+            self._bars.remove_task(task)
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[Progress]:
+    """Bars on stderr, where that is a terminal."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield Silent()
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bars(*columns, console=console, transient=True) as bars:
+        yield _Bars(bars)
+
+
+def stdout() -> Console:
+    """For data; 80 columns where it is no terminal."""
+    return Console(highlight=False, soft_wrap=False)
+
+
+def note(text: str, quiet: bool = False) -> None:
+    """A line for the person at the terminal."""
+    if not quiet:
+        sys.stderr.write(f"{text}\n")
+
+
+def write_json(data: object, target: str) -> None:
+    """JSON to a file, or to stdout for "-"."""
+    text = json.dumps(data, indent=2, ensure_ascii=False)
+    if target == "-":
+        sys.stdout.write(f"{text}\n")
+        return
+    from compressor.pipeline.publish import write_text
+
+    write_text(f"{text}\n", Path(target))

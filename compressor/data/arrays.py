@@ -1,0 +1,141 @@
+"""Samples in array files: .npz, .npy, .safetensors."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from compressor.data.base import (
+    Array,
+    Batch,
+    Dataset,
+    RecipePath,
+    Source,
+    batch_size,
+    fit,
+    inputs_named,
+    shuffled,
+)
+from compressor.data.preprocess import Normalization
+from compressor.errors import DataError
+from compressor.graph.model import Model, TensorSpec
+
+
+class ArraysSource(Source, Normalization):
+    """Arrays whose first axis counts samples.
+
+    An array with one axis more than the model's input holds one whole feed per sample; one with as
+    many axes is cut along the first into batches.
+    """
+
+    source: Literal["arrays"] = "arrays"
+    path: RecipePath = Field(description="an .npz, .npy or .safetensors file")
+    inputs: dict[str, str] = Field(default={}, description="model input: array name; the same name when left out")
+    labels: str | dict[str, str] | None = Field(
+        default=None, description="array of labels, or model output: array name for several"
+    )
+
+    def paths(self) -> tuple[Path, ...]:
+        return (self.path,)
+
+    def open(self, model: Model, place: str, seed: int) -> Dataset:
+        arrays = _read(self.path, place)
+        specs = model.inputs()
+        names = _only_array(arrays, specs) or inputs_named(self.inputs, specs, place)
+        labels = {"": self.labels} if isinstance(self.labels, str) else dict(self.labels or {})
+        for name in (*names.values(), *labels.values()):
+            if name not in arrays:
+                raise DataError(f"{place}: {self.path} has no array {name}; it has {', '.join(sorted(arrays))}")
+        counts = {name: len(arrays[name]) for name in (*names.values(), *labels.values()) if arrays[name].ndim}
+        if len(set(counts.values())) > 1:
+            raise DataError(f"{place}: {self.path}: arrays differ in samples: {counts}")
+        count = next(iter(counts.values()), 0)
+        if count == 0:
+            raise DataError(f"{place}: {self.path}: has no samples")
+        chosen = {name: arrays[stored] for name, stored in names.items()}
+        whole = any(s.shape is not None and chosen[s.name].ndim == len(s.shape) + 1 for s in specs)
+        return ArraysDataset(
+            f"{self.path.name}",
+            specs,
+            1 if whole else batch_size(self.batch, specs, place),
+            chosen,
+            {name: arrays[stored] for name, stored in labels.items()},
+            shuffled(count, self.samples, seed),
+            self,
+            place,
+        )
+
+
+class ArraysDataset(Dataset):
+    """Rows of arrays that are read on demand."""
+
+    def __init__(
+        self,
+        name: str,
+        specs: tuple[TensorSpec, ...],
+        batch: int,
+        arrays: Mapping[str, Array],
+        labels: Mapping[str, Array],
+        rows: NDArray[np.int64],
+        normalization: Normalization,
+        place: str,
+    ) -> None:
+        super().__init__(name, specs, batch)
+        self._arrays, self._labels, self._rows = arrays, labels, rows
+        self._normalization, self._place = normalization, place
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def batches(self) -> Iterator[Batch]:
+        for start in range(0, len(self._rows), self.batch):
+            rows = self._rows[start : start + self.batch]
+            if len(rows) < self.batch and _fixed(self.specs):
+                rows = np.resize(rows, self.batch)
+            feeds = {spec.name: self._feed(spec, rows, start) for spec in self.specs}
+            yield Batch(feeds, {name: array[rows] for name, array in self._labels.items()}, len(rows))
+
+    def _feed(self, spec: TensorSpec, rows: NDArray[np.int64], start: int) -> Array:
+        array = self._arrays[spec.name]
+        whole = spec.shape is not None and array.ndim == len(spec.shape) + 1
+        picked = array[rows[0]] if whole else array[rows]
+        return fit(self._normalization.apply(picked, spec), spec, f"{self._place}: {spec.name}, sample {start}")
+
+    def split(self, first: int) -> tuple[Dataset, Dataset]:
+        return self._with(self._rows[:first]), self._with(self._rows[first:])
+
+    def _with(self, rows: NDArray[np.int64]) -> "ArraysDataset":
+        return ArraysDataset(
+            self.name, self.specs, self.batch, self._arrays, self._labels, rows, self._normalization, self._place
+        )
+
+
+def _fixed(specs: tuple[TensorSpec, ...]) -> bool:
+    return any(s.shape and isinstance(s.shape[0], int) for s in specs)
+
+
+def _only_array(arrays: Mapping[str, Array], specs: tuple[TensorSpec, ...]) -> dict[str, str] | None:
+    """A lone array feeds a lone input, whatever it is called."""
+    if len(arrays) == 1 and len(specs) == 1:
+        return {specs[0].name: next(iter(arrays))}
+    return None
+
+
+def _read(path: Path, place: str) -> dict[str, Array]:
+    try:
+        match path.suffix:
+            case ".npy":
+                return {path.stem: np.load(path, mmap_mode="r", allow_pickle=False)}
+            case ".npz":
+                with np.load(path, allow_pickle=False) as stored:
+                    return {name: stored[name] for name in stored.files}
+            case ".safetensors":
+                from safetensors.numpy import load_file
+
+                return dict(load_file(path))
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{place}: {path}: cannot be read: {str(error).splitlines()[0]}") from error
+    raise DataError(f"{place}: {path}: is no .npz, .npy or .safetensors file")

@@ -1,0 +1,230 @@
+"""What every source of samples is: settings of the recipe that open into a stream of batches."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from compressor.errors import DataError
+from compressor.graph.model import Model, TensorSpec
+
+Array = NDArray[np.generic]
+MetricName = Literal["top1", "top5", "mse", "mae"]
+
+_BATCH_ENTRIES = 64 * 1024
+_LARGEST_BATCH = 32
+
+
+class Placed(str):
+    """A string of a recipe that knows the folder of the file it was written in."""
+
+    folder: Path
+
+    def __new__(cls, text: str, folder: Path) -> "Placed":
+        """`text`, whose relative paths start at `folder`."""
+        placed = super().__new__(cls, text)
+        placed.folder = folder
+        return placed
+
+
+def _resolve(value: object) -> object:
+    match value:
+        case Placed():
+            return value.folder / Path(str(value)).expanduser()
+        case str():
+            return Path(value).expanduser()
+    return value
+
+
+RecipePath = Annotated[Path, BeforeValidator(_resolve)]
+"""A path, relative to the recipe file it is written in."""
+
+
+class Settings(BaseModel):
+    """A closed, frozen part of a recipe: unknown fields are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """One feed of a model.
+
+    Attributes:
+        feeds: input name -> array.
+        labels: name -> array, one entry per sample; empty when there are none. A source with one
+            array of labels calls it "".
+        samples: how many samples there are in it.
+    """
+
+    feeds: Mapping[str, Array]
+    labels: Mapping[str, Array]
+    samples: int
+
+
+class Dataset(ABC):
+    """Samples that can be streamed any number of times, always in the same order.
+
+    Attributes:
+        name: what it is and how much of it, for messages and the report.
+        specs: the inputs of the model it feeds.
+        batch: samples per batch.
+    """
+
+    def __init__(self, name: str, specs: tuple[TensorSpec, ...], batch: int) -> None:
+        self.name = name
+        self.specs = specs
+        self.batch = batch
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many samples."""
+
+    @abstractmethod
+    def batches(self) -> Iterator[Batch]:
+        """All samples once.
+
+        Raises:
+            DataError: a sample cannot be read, is not finite, or does not fit the model.
+        """
+
+    @abstractmethod
+    def split(self, first: int) -> tuple["Dataset", "Dataset"]:
+        """The first `first` samples, and the others."""
+
+    def first(self) -> Batch:
+        """The first batch."""
+        return next(self.batches())
+
+
+def batch_size(wanted: int | None, specs: tuple[TensorSpec, ...], place: str) -> int:
+    """Samples per batch: what the model is fixed to, else what is wanted, else by the size of one.
+
+    Raises:
+        DataError: the model is fixed to another size than wanted.
+    """
+    fixed = {s.shape[0] for s in specs if s.shape and isinstance(s.shape[0], int)}
+    if len(fixed) == 1 and all(s.shape for s in specs):
+        size = int(fixed.pop() or 1)
+        if wanted not in (None, size):
+            raise DataError(f"{place}: batch is {wanted}, but the model takes exactly {size}; leave batch out")
+        return size
+    if fixed:
+        return wanted or 1
+    entries = sum(prod(d if isinstance(d, int) else 1 for d in (s.shape or ())[1:]) for s in specs)
+    return wanted or int(np.clip(_BATCH_ENTRIES // max(entries, 1), 1, _LARGEST_BATCH))
+
+
+def fit(array: Array, spec: TensorSpec, place: str) -> Array:
+    """`array` as the input `spec` wants it, or a clear refusal.
+
+    Numbers change type only within their kind: floats to the model's float type, integers to a
+    wider or equal integer type that can hold them.
+
+    Raises:
+        DataError: wrong type, wrong shape, or entries that are not finite.
+    """
+    wanted = np.dtype(spec.dtype if spec.dtype != "str" else object)
+    if not _convertible(array.dtype, wanted):
+        raise DataError(f"{place}: is {array.dtype}, but input {spec} wants {spec.dtype}")
+    if not _shape_fits(array.shape, spec):
+        raise DataError(f"{place}: has shape {list(array.shape)}, but the model's input is {spec}")
+    converted = array.astype(wanted, copy=False)
+    if np.issubdtype(wanted, np.floating) and not np.isfinite(converted).all():
+        bad = int(np.argmin(np.isfinite(converted).reshape(len(converted), -1).all(axis=1))) if converted.ndim else 0
+        raise DataError(f"{place}: holds NaN or infinity (first in sample {bad} of the batch); remove those samples")
+    return converted
+
+
+def inputs_named(mapping: Mapping[str, str], specs: tuple[TensorSpec, ...], place: str) -> dict[str, str]:
+    """Input name -> name in the data, complete.
+
+    Raises:
+        DataError: `mapping` names an input that the model does not have.
+    """
+    names = [s.name for s in specs]
+    for name in mapping:
+        if name not in names:
+            raise DataError(f"{place}: inputs names {name}, which is no input of the model; it has {', '.join(names)}")
+    return {name: mapping.get(name, name) for name in names}
+
+
+def shuffled(count: int, samples: int | None, seed: int) -> NDArray[np.int64]:
+    """Positions of the samples to use: all in order, or up to `samples` drawn without repetition."""
+    if samples is None:
+        return np.arange(count)
+    return np.random.default_rng(seed).permutation(count)[:samples]
+
+
+def _convertible(given: np.dtype, wanted: np.dtype) -> bool:
+    if np.issubdtype(wanted, np.floating):
+        return np.issubdtype(given, np.floating)
+    if np.issubdtype(wanted, np.integer):
+        return np.issubdtype(given, np.integer)
+    return given == wanted
+
+
+def _shape_fits(shape: tuple[int, ...], spec: TensorSpec) -> bool:
+    if spec.shape is None:
+        return True
+    if len(shape) != len(spec.shape):
+        return False
+    return all(not isinstance(d, int) or d == n for n, d in zip(shape, spec.shape, strict=True))
+
+
+class Source(Settings):
+    """Settings common to all sources.
+
+    Attributes:
+        samples: how many to use; all, when left out.
+        batch: samples per execution; chosen by the size of one sample when left out.
+        metric: of accuracy, for evaluation data with labels.
+    """
+
+    samples: int | None = Field(default=None, ge=1, description="how many samples to use; all when left out")
+    batch: int | None = Field(default=None, ge=1, description="samples per execution; by their size when left out")
+    metric: MetricName | None = Field(default=None, description="accuracy to report; evaluation data with labels only")
+
+    def open(self, model: Model, place: str, seed: int) -> Dataset:
+        """The samples, checked as far as that goes without reading all of them.
+
+        Args:
+            model: whose inputs they are to feed.
+            place: where in the recipe this source stands, for messages.
+            seed: of any choice at random.
+
+        Raises:
+            DataError: missing, empty, or not fitting the model.
+        """
+        raise NotImplementedError
+
+    def paths(self) -> tuple[Path, ...]:
+        """Files and folders that must exist."""
+        return ()
+
+    def open_split(self, model: Model, place: str, seed: int, first: int | None) -> tuple[Dataset, Dataset]:
+        """All samples in random order, cut in two: `first` of them (four fifths by default), the others."""
+        everything = self.model_copy(update={"samples": _ALL}).open(model, place, seed)
+        return everything.split(share(len(everything), first))
+
+    def same_samples(self, other: "Source") -> bool:
+        """Whether both draw from the same place, so that one must hold out what the other uses."""
+        mine, theirs = self.model_dump(exclude=_NOT_PLACE), other.model_dump(exclude=_NOT_PLACE)
+        return mine == theirs
+
+
+_ALL = 2**40
+
+
+def share(count: int, first: int | None) -> int:
+    """How many of `count` samples to learn from, so that some are left to judge by."""
+    return first if first is not None and first < count else count - -(-count // 5)
+
+
+_NOT_PLACE = {"samples", "batch", "labels", "metric"}

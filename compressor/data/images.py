@@ -1,0 +1,187 @@
+"""Samples in image files, decoded and preprocessed one batch at a time."""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
+
+from compressor.data.base import Array, Batch, Dataset, RecipePath, Settings, Source, batch_size, fit, shuffled
+from compressor.errors import DataError
+from compressor.graph.model import Model, TensorSpec
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """One sample: where it is and, if known, its class."""
+
+    path: Path
+    label: int | None
+
+
+class Picture(Settings):
+    """From a file to pixels in [0, 1] and on to what the model was trained on."""
+
+    resize: int | tuple[int, int] | None = Field(
+        default=None, description="length of the short side, or [height, width]"
+    )
+    crop: int | tuple[int, int] | None = Field(default=None, description="centre crop to a square, or [height, width]")
+    scale: float = Field(default=1 / 255, description="multiplies pixels 0 … 255")
+    mean: tuple[float, ...] = Field(default=(), description="subtracted after scaling, per channel")
+    std: tuple[float, ...] = Field(default=(), description="divides after that, per channel")
+    channels: Literal["rgb", "bgr", "gray"] = Field(default="rgb", description="order of colours")
+    layout: Literal["nchw", "nhwc"] = Field(default="nchw", description="order of axes the model wants")
+
+    @field_validator("std")
+    @classmethod
+    def _positive(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(v <= 0 for v in value):
+            raise ValueError("every entry must be greater than 0")
+        return value
+
+    def read(self, path: Path) -> NDArray[np.float32]:
+        """(channels, height, width), or with the channels last, as `layout` says.
+
+        Raises:
+            DataError: not an image.
+        """
+        from PIL import Image, UnidentifiedImageError
+
+        try:
+            with Image.open(path) as opened:
+                image = opened.convert("L" if self.channels == "gray" else "RGB")
+        except (OSError, UnidentifiedImageError, ValueError) as error:
+            raise DataError(f"{path}: is not an image that can be read: {error}") from error
+        if self.resize is not None:
+            image = image.resize(_resized(image.size, self.resize), Image.Resampling.BILINEAR)
+        if self.crop is not None:
+            image = image.crop(_centre(image.size, self.crop, path))
+        pixels = np.asarray(image, np.float32)
+        pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
+        pixels = pixels[:, :, ::-1] if self.channels == "bgr" else pixels
+        pixels = pixels * np.float32(self.scale)
+        if self.mean:
+            pixels = pixels - np.asarray(self.mean, np.float32)
+        if self.std:
+            pixels = pixels / np.asarray(self.std, np.float32)
+        return pixels if self.layout == "nhwc" else pixels.transpose(2, 0, 1)
+
+
+class ImagesSource(Source, Picture):
+    """A folder of images, or a csv list of them.
+
+    Without `list`, sub-folders are classes, numbered in the order of their names. A list has lines
+    `file,label` (label optional, with or without a header), files relative to `path`.
+    """
+
+    source: Literal["images"] = "images"
+    path: RecipePath = Field(description="folder of images")
+    list: RecipePath | None = Field(default=None, description="csv of file,label; files relative to path")
+    labels: bool = Field(default=False, description="take labels from the list, or from the sub-folders")
+
+    def paths(self) -> tuple[Path, ...]:
+        return (self.path,) if self.list is None else (self.path, self.list)
+
+    def open(self, model: Model, place: str, seed: int) -> Dataset:
+        specs = model.inputs()
+        if len(specs) != 1:
+            raise DataError(
+                f"{place}: images feed one input, but the model has {', '.join(s.name for s in specs)}; "
+                "use source: arrays or python"
+            )
+        files = _in_folder(self.path) if self.list is None else _in_list(self.path, self.list, place)
+        if not files:
+            raise DataError(f"{place}: no images in {self.list or self.path}; {', '.join(SUFFIXES)} are known")
+        if self.labels and any(f.label is None for f in files):
+            raise DataError(f"{place}: labels are wanted, but {files[0].path} has none; give list: with file,label")
+        picked = [files[i] for i in shuffled(len(files), self.samples, seed)]
+        batch = batch_size(self.batch, specs, place)
+        return ImagesDataset((self.list or self.path).name, specs[0], batch, picked, self, self.labels)
+
+
+class ImagesDataset(Dataset):
+    """Image files, read anew each time."""
+
+    def __init__(
+        self, name: str, spec: TensorSpec, batch: int, files: list[ImageFile], picture: Picture, labelled: bool
+    ) -> None:
+        super().__init__(name, (spec,), batch)
+        self._files, self._picture, self._labelled = files, picture, labelled
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def batches(self) -> Iterator[Batch]:
+        spec = self.specs[0]
+        for start in range(0, len(self._files), self.batch):
+            files = self._files[start : start + self.batch]
+            if len(files) < self.batch and spec.shape and isinstance(spec.shape[0], int):
+                files = [files[i % len(files)] for i in range(self.batch)]
+            feed = fit(self._stack(files), spec, str(files[0].path))
+            labels: dict[str, Array] = {"": np.array([f.label for f in files])} if self._labelled else {}
+            yield Batch({spec.name: feed}, labels, len(files))
+
+    def _stack(self, files: list[ImageFile]) -> NDArray[np.float32]:
+        pictures = [self._picture.read(f.path) for f in files]
+        shapes = {p.shape for p in pictures}
+        if len(shapes) > 1:
+            raise DataError(
+                f"{files[0].path}: images of one batch differ in size {sorted(shapes)}; give resize and crop"
+            )
+        return np.stack(pictures)
+
+    def split(self, first: int) -> tuple[Dataset, Dataset]:
+        return self._with(self._files[:first]), self._with(self._files[first:])
+
+    def _with(self, files: list[ImageFile]) -> "ImagesDataset":
+        return ImagesDataset(self.name, self.specs[0], self.batch, files, self._picture, self._labelled)
+
+
+def _in_folder(folder: Path) -> list[ImageFile]:
+    classes = sorted(d.name for d in folder.iterdir() if d.is_dir())
+    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES)
+    return [ImageFile(f, _class_of(f, folder, classes)) for f in files]
+
+
+def _class_of(file: Path, folder: Path, classes: list[str]) -> int | None:
+    top = file.relative_to(folder).parts[0]
+    return classes.index(top) if top in classes else None
+
+
+def _in_list(folder: Path, listing: Path, place: str) -> list[ImageFile]:
+    files = []
+    with listing.open(newline="", encoding="utf-8") as opened:
+        for number, row in enumerate(csv.reader(opened), start=1):
+            if not row or (number == 1 and Path(row[0]).suffix.lower() not in SUFFIXES):
+                continue
+            path = folder / row[0]
+            if not path.is_file():
+                raise DataError(f"{place}: {listing}, line {number}: {path} does not exist")
+            label = row[1].strip() if len(row) > 1 else ""
+            if label and not label.lstrip("-").isdecimal():
+                raise DataError(f'{place}: {listing}, line {number}: label "{label}" is not an integer')
+            files.append(ImageFile(path, int(label) if label else None))
+    return files
+
+
+def _resized(size: tuple[int, int], wanted: int | tuple[int, int]) -> tuple[int, int]:
+    """(width, height), as Pillow wants it."""
+    if isinstance(wanted, tuple):
+        return wanted[1], wanted[0]
+    width, height = size
+    ratio = wanted / min(width, height)
+    return max(wanted, round(width * ratio)), max(wanted, round(height * ratio))
+
+
+def _centre(size: tuple[int, int], wanted: int | tuple[int, int], path: Path) -> tuple[int, int, int, int]:
+    height, width = (wanted, wanted) if isinstance(wanted, int) else wanted
+    if width > size[0] or height > size[1]:
+        raise DataError(f"{path}: is {size[0]}×{size[1]}, smaller than the crop {width}×{height}; give resize")
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    return left, top, left + width, top + height

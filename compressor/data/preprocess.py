@@ -1,0 +1,67 @@
+"""From stored numbers to what a model was trained on; the same for every user of a recipe."""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
+
+from compressor.data.base import Array, Settings
+from compressor.graph.model import TensorSpec
+
+
+class Normalization(Settings):
+    """x -> (x · scale - mean) / std, and the order of axes.
+
+    Applied to float inputs only. `mean` and `std` hold one number, or one per channel.
+    """
+
+    scale: float = Field(default=1.0, description="multiplies stored values; images are 1/255 without it")
+    mean: tuple[float, ...] = Field(default=(), description="subtracted after scaling; one, or one per channel")
+    std: tuple[float, ...] = Field(default=(), description="divides after that; one, or one per channel")
+    layout: Literal["keep", "nhwc_to_nchw", "nchw_to_nhwc"] = Field(
+        default="keep", description="order of axes: as stored, or moved"
+    )
+
+    @field_validator("std")
+    @classmethod
+    def _positive(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(v <= 0 for v in value):
+            raise ValueError("every entry must be greater than 0")
+        return value
+
+    @field_validator("mean", "std", mode="before")
+    @classmethod
+    def _sequence(cls, value: object) -> object:
+        return (value,) if isinstance(value, (int, float)) else value
+
+    def apply(self, array: Array, spec: TensorSpec) -> Array:
+        """The feed for input `spec`, of its float type; arrays for integer inputs only change layout."""
+        moved = _moved(array, self.layout)
+        if not np.issubdtype(np.dtype(spec.dtype), np.floating):
+            return moved
+        untouched = self.scale == 1 and not self.mean and not self.std
+        if untouched and np.issubdtype(moved.dtype, np.floating):
+            return moved
+        real = moved.astype(np.float32) * np.float32(self.scale)
+        channel = 1 if self.layout != "nchw_to_nhwc" and real.ndim > 2 else real.ndim - 1
+        if self.mean:
+            real = real - _along(self.mean, real.ndim, channel)
+        if self.std:
+            real = real / _along(self.std, real.ndim, channel)
+        return real
+
+
+def _along(values: tuple[float, ...], ndim: int, axis: int) -> NDArray[np.float32]:
+    shape = [1] * ndim
+    shape[axis] = len(values)
+    return np.asarray(values, np.float32).reshape(shape)
+
+
+def _moved(array: Array, layout: str) -> Array:
+    match layout:
+        case "nhwc_to_nchw":
+            return np.moveaxis(array, -1, -array.ndim + 1)
+        case "nchw_to_nhwc":
+            return np.moveaxis(array, -array.ndim + 1, -1)
+    return array

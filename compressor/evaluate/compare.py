@@ -1,0 +1,90 @@
+"""Two models over the same data, one batch at a time."""
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+
+import numpy as np
+
+from compressor.data import Batch, Dataset, MetricName
+from compressor.errors import DataError
+from compressor.evaluate.fidelity import OutputComparison
+from compressor.evaluate.metrics import METRICS
+from compressor.progress import Progress
+from compressor.report import Accuracy, Fidelity
+from compressor.runtime.ort import Array, Session
+
+RANDOM_OUTPUT = "differs from run to run in the reference itself (random operators)"
+OTHER_SHAPE = "has another shape in the result"
+
+
+def evaluate(
+    reference: Session, result: Session, data: Dataset, seen: str, metric: MetricName | None, progress: Progress
+) -> tuple[Fidelity, Accuracy | None]:
+    """Fidelity, and accuracy when a metric is given.
+
+    Args:
+        reference: the model as loaded, opened.
+        result: the compressed model, opened.
+        data: samples, with labels if `metric` is given.
+        seen: what is to be known about the data, for the report.
+        metric: of accuracy.
+        progress: told about every batch.
+
+    Raises:
+        DataError: labels are missing or do not fit the outputs.
+    """
+    scores = [METRICS[metric](), METRICS[metric]()] if metric else []
+
+    def scored() -> Iterator[tuple[Batch, Mapping[str, Array], Mapping[str, Array]]]:
+        for batch in progress.track(data.batches(), "evaluating", -(-len(data) // data.batch)):
+            pair = reference.run(batch.feeds), result.run(batch.feeds)
+            if scores and not batch.labels:
+                raise DataError(f"{data.name}: metric {metric} needs labels, and there are none; give labels:")
+            for score, outputs in zip(scores, pair, strict=False):
+                score.update(outputs, batch.labels, batch.samples)
+            yield batch, *pair
+
+    fidelity = _fold(scored(), _random_outputs(reference, data), f"{data.name}{seen}")
+    if not scores or metric is None:
+        return fidelity, None
+    before, after = (score.result() for score in scores)
+    return fidelity, Accuracy(metric, before, after, METRICS[metric].higher_is_better, fidelity.samples)
+
+
+def compare_outputs(reference: Session, result: Session, data: Dataset, batches: int, seen: str) -> Fidelity:
+    """Fidelity on the first few batches."""
+    few = islice(data.batches(), batches)
+    stream = ((batch, reference.run(batch.feeds), result.run(batch.feeds)) for batch in few)
+    return _fold(stream, _random_outputs(reference, data), f"{data.name}{seen}")
+
+
+def _fold(
+    stream: Iterator[tuple[Batch, Mapping[str, Array], Mapping[str, Array]]], ignored: dict[str, str], data: str
+) -> Fidelity:
+    comparisons: dict[str, OutputComparison] = {}
+    samples = 0
+    for batch, expected, found in stream:
+        samples += batch.samples
+        for name in expected:
+            if expected[name].shape != found[name].shape:
+                ignored.setdefault(name, OTHER_SHAPE)
+            if name not in ignored:
+                comparison = comparisons.setdefault(name, OutputComparison(name))
+                comparison.update(expected[name], found[name], batch.samples)
+    compared = tuple(c.result() for name, c in comparisons.items() if name not in ignored)
+    return Fidelity(samples, data, compared, ignored)
+
+
+def _random_outputs(reference: Session, data: Dataset) -> dict[str, str]:
+    """Outputs that two executions of the reference on one batch do not agree on."""
+    feeds = data.first().feeds
+    once, again = reference.run(feeds), reference.run(feeds)
+    return {
+        name: RANDOM_OUTPUT
+        for name in once
+        if once[name].dtype != object and not np.array_equal(once[name], again[name], equal_nan=_floating(once[name]))
+    }
+
+
+def _floating(array: Array) -> bool:
+    return bool(np.issubdtype(array.dtype, np.floating))

@@ -1,0 +1,38 @@
+"""Clean-up without loss: the same function in fewer nodes.
+
+Constant folding, common subexpressions and fusion rules are onnxscript.optimizer's; the affine maps
+per channel that it leaves beside a layer (Conv · Mul/Add, BatchNormalization · Conv, …) are folded
+into the layer by the equations of `numerics/folding.py`.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import ClassVar, Literal
+
+from compressor.graph.model import Model
+from compressor.graph.simplify import simplify
+from compressor.passes.base import Context, Pass
+from compressor.report import Change, Finding
+
+
+class Simplify(Pass):
+    """Fold constants and normalizations, drop what does nothing, merge duplicates. Loses nothing."""
+
+    may_do_nothing: ClassVar[bool] = True
+
+    type: Literal["simplify"] = "simplify"
+
+    def apply(self, model: Model, context: Context) -> Iterator[Finding]:
+        before, bytes_before = model.node_counts(), model.nbytes()
+        for folded in simplify(model):
+            yield Change(folded.layer, folded.layer_type, f"{folded.neighbour} folded in")
+        after, bytes_after = model.node_counts(), model.nbytes()
+        gone = before - after
+        if gone or bytes_after < bytes_before:
+            yield Change("(graph)", "graph", _summary(before, gone), None, bytes_before, bytes_after)
+
+
+def _summary(before: Counter[str], gone: Counter[str]) -> str:
+    most = ", ".join(f"{count} {op_type}" for op_type, count in gone.most_common(4))
+    rest = " …" if len(gone) > 4 else ""
+    return f"{gone.total()} of {before.total()} nodes removed: {most}{rest}" if gone else "duplicate arrays merged"

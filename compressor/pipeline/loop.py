@@ -1,0 +1,120 @@
+"""The loop over the passes; after each one the model is proven to still be one."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from compressor.errors import InputError, PassError, VerificationError
+from compressor.evaluate import compare_outputs
+from compressor.graph.model import Model, file_bytes
+from compressor.graph.verify import check_file, check_signature
+from compressor.passes import Context, Pass
+from compressor.pipeline.workspace import Workspace
+from compressor.recipe.schema import VerifySection
+from compressor.report import Fidelity, PassRecord
+from compressor.runtime.ort import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Compressed:
+    """The model after all passes, and what each did.
+
+    Attributes:
+        model: as edited.
+        file: where it is written, verified; not yet published.
+        records: one per pass.
+    """
+
+    model: Model
+    file: Path
+    records: tuple[PassRecord, ...]
+
+
+def apply_passes(
+    passes: Sequence[Pass], workspace: Workspace, verify: VerifySection, seed: int, file: Path
+) -> Compressed:
+    """Run the passes one after the other on a copy of the reference.
+
+    Args:
+        passes: in order.
+        workspace: model and data.
+        verify: when a result is refused.
+        seed: for the passes.
+        file: where in the scratch folder the result goes; it keeps this name when it is published,
+            because external data is found by name.
+
+    Raises:
+        PassError: a pass cannot do what was asked, or did nothing at all.
+        VerificationError: the result of a pass is no valid stand-in for the reference.
+    """
+    model = workspace.reference.copy()
+    context = Context(
+        workspace.reference,
+        workspace.samples.calibration,
+        seed,
+        workspace.scratch,
+        workspace.progress,
+        workspace.threads,
+    )
+    file.parent.mkdir()
+    records: list[PassRecord] = []
+    size = file_bytes(workspace.reference_file)
+    for index, step in enumerate(workspace.progress.track(passes, "passes", len(passes))):
+        started = time.perf_counter()
+        findings = tuple(step.apply(model, context))
+        seconds = time.perf_counter() - started
+        record = PassRecord(step.type, step.model_dump(mode="json"), seconds, size, size, findings, None)
+        _refuse_idle(step, record, index)
+        model.save(file)
+        with _naming(step, index):
+            fidelity = prove(model, file, workspace, verify)
+        size = file_bytes(file)
+        records.append(PassRecord(step.type, record.settings, seconds, record.bytes_before, size, findings, fidelity))
+    return Compressed(model, file, tuple(records))
+
+
+def prove(model: Model, file: Path, workspace: Workspace, verify: VerifySection) -> Fidelity:
+    """Check a written model: valid, same inputs and outputs, runs, and still computes nearly the same.
+
+    Raises:
+        VerificationError: what does not hold.
+    """
+    check_file(file)
+    check_signature(workspace.reference, model)
+    try:
+        session = Session(file, workspace.threads)
+        fidelity = compare_outputs(
+            workspace.session, session, workspace.samples.evaluation, verify.batches, workspace.samples.seen
+        )
+    except InputError as error:
+        raise VerificationError(f"the result does not run: {error}") from error
+    for output in fidelity.outputs:
+        if not output.finite:
+            raise VerificationError(f"output {output.output} is NaN or infinite where the reference is not")
+        if output.cosine is not None and output.cosine < verify.cosine:
+            raise VerificationError(
+                f"output {output.output} no longer resembles the reference: cosine {output.cosine:.3f}, below "
+                f"{verify.cosine:g}; make the pass milder, or lower verify.cosine if a later pass repairs it"
+            )
+    return fidelity
+
+
+def _refuse_idle(step: Pass, record: PassRecord, index: int) -> None:
+    """A pass that could do nothing of what the recipe asks is an error, with the reason."""
+    if record.changes or step.may_do_nothing:
+        return
+    groups = record.skips_by_reason()
+    if not groups:
+        raise PassError(f"passes.{index} ({step.type}): the model has no layer that it works on")
+    reasons = "; ".join(f"{len(skips)} × {skips[0].layer}: {reason}" for reason, skips in list(groups.items())[:3])
+    raise PassError(f"passes.{index} ({step.type}): changed nothing: {reasons}")
+
+
+@contextmanager
+def _naming(step: Pass, index: int) -> Iterator[None]:
+    try:
+        yield
+    except VerificationError as error:
+        raise VerificationError(f"passes.{index} ({step.type}): {error}") from error

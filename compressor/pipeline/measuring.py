@@ -1,0 +1,134 @@
+"""What the reference and the result cost, and how well they agree: the figures of a report."""
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from compressor.errors import CompressorError
+from compressor.evaluate import evaluate
+from compressor.graph.kernels import count_kernels
+from compressor.graph.model import Model, file_bytes
+from compressor.pipeline.workspace import Workspace
+from compressor.recipe.schema import RuntimeSection
+from compressor.report import Accuracy, Fidelity, LatencyComparison, Measurement
+from compressor.runtime import latency, memory
+from compressor.runtime.macs import count_macs
+from compressor.runtime.ort import Feeds, Session
+
+_CHUNK = 1 << 20
+_LARGEST_INSPECTED = 1_500_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Everything measured on a pair of models."""
+
+    reference: Measurement
+    result: Measurement
+    fidelity: Fidelity
+    accuracy: Accuracy | None
+    latency: LatencyComparison | None
+
+
+def measure(workspace: Workspace, model: Model, file: Path, shown: Path, settings: RuntimeSection) -> Figures:
+    """Measure the reference and the result.
+
+    Args:
+        workspace: the reference and the data.
+        model: the result.
+        file: where it is now.
+        shown: where it will be, for the report.
+        settings: what to measure, and how.
+    """
+    samples = workspace.samples
+    result_session = Session(file, workspace.threads)
+    fidelity, accuracy = evaluate(
+        workspace.session, result_session, samples.evaluation, samples.seen, samples.metric, workspace.progress
+    )
+    single = samples.evaluation.split(1)[0].first()
+    timing = None
+    if settings.latency:
+        timing = latency.compare(workspace.reference_file, file, single.feeds, settings.threads, settings.seconds)
+    pairs = (
+        (workspace.reference, workspace.reference_file, workspace.reference_file, timing and timing.reference),
+        (model, file, shown, timing and timing.result),
+    )
+    reference, result = (
+        measure_model(m, where, show, single.feeds, workspace.scratch, timed, settings)
+        for m, where, show, timed in pairs
+    )
+    comparison = None if timing is None else _comparison(timing, single.feeds)
+    return Figures(reference, result, fidelity, accuracy, comparison)
+
+
+def measure_model(
+    model: Model,
+    file: Path,
+    shown: Path,
+    feeds: Feeds,
+    scratch: Path,
+    timed: latency.Latency | None,
+    settings: RuntimeSection,
+) -> Measurement:
+    """Measure one model file.
+
+    Args:
+        model: what is in the file.
+        file: where it is.
+        shown: the path to report.
+        feeds: one sample.
+        scratch: folder for temporary files.
+        timed: its latency, if measured.
+        settings: what to measure.
+    """
+    return Measurement(
+        path=str(shown),
+        file_bytes=file_bytes(file),
+        deflated_bytes=_deflated(file),
+        parameters=model.parameters(),
+        zeros=model.zeros(),
+        macs=_macs(model, feeds, scratch),
+        latency_ms=None if timed is None else timed.median_ms,
+        latency_p95_ms=None if timed is None else timed.p95_ms,
+        peak_memory_bytes=memory.peak_bytes(file, feeds) if settings.memory else None,
+        kernels=kernels(file, scratch),
+    )
+
+
+def kernels(file: Path, scratch: Path) -> dict[str, tuple[int, int]]:
+    """Family -> (layers in integer kernels, layers), as ONNX Runtime fuses them here."""
+    if file.stat().st_size > _LARGEST_INSPECTED:
+        return {}
+    optimized = scratch / "optimized.onnx"
+    Session(file, optimized=optimized)
+    found = {k.family: (k.integer, k.total) for k in count_kernels(optimized)}
+    optimized.unlink()
+    return found
+
+
+def _macs(model: Model, feeds: Feeds, scratch: Path) -> int | None:
+    try:
+        return sum(count_macs(model, feeds, scratch).values())
+    except CompressorError:
+        return None
+
+
+def _deflated(file: Path) -> int:
+    """Bytes of the model and its external data through zlib, level 6."""
+    parts = [file, *([beside] if (beside := file.with_name(f"{file.name}.data")).exists() else [])]
+    total = 0
+    for part in parts:
+        compressor = zlib.compressobj(6)
+        with part.open("rb") as opened:
+            while chunk := opened.read(_CHUNK):
+                total += len(compressor.compress(chunk))
+        total += len(compressor.flush())
+    return total
+
+
+def _comparison(timing: latency.Timing, feeds: Feeds) -> LatencyComparison:
+    batch = max((len(array) for array in feeds.values() if array.ndim), default=1)
+    ratio = timing.ratio
+    return LatencyComparison(
+        ratio.median, ratio.low, ratio.high, batch, timing.threads, timing.result.runs, timing.clock
+    )

@@ -1,0 +1,77 @@
+"""Writing what a run made: checked before the work, atomic after it."""
+
+import json
+import os
+from pathlib import Path
+
+from compressor.errors import OutputError
+from compressor.render.markdown import markdown
+from compressor.report import Report
+
+
+def refuse_overwriting(outputs: tuple[Path, ...], inputs: tuple[Path, ...], overwrite: bool) -> None:
+    """Find out before the work whether the results can be written after it.
+
+    Raises:
+        OutputError: an output is an input, exists already, or cannot be put there.
+    """
+    for output in outputs:
+        if any(output.resolve() == path.resolve() for path in inputs):
+            raise OutputError(f"{output}: is the input; write the result somewhere else with -o or output.model")
+        if output.is_dir():
+            raise OutputError(f"{output}: is a folder; name a file")
+        if output.exists() and not overwrite:
+            raise OutputError(f"{output}: exists already; use --overwrite, or write somewhere else")
+        parent = output.absolute().parent
+        while not parent.exists():
+            parent = parent.parent
+        if not parent.is_dir():
+            raise OutputError(f"{output}: {parent} is not a folder")
+        if not os.access(parent, os.W_OK):
+            raise OutputError(f"{output}: no permission to write in {parent}")
+
+
+def publish(file: Path, output: Path, reports: tuple[Path, ...], report: Report) -> None:
+    """Give the verified file its name, and write the reports.
+
+    Raises:
+        OutputError: no permission or no space.
+    """
+    data = file.with_name(f"{file.name}.data")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        if data.exists():
+            os.replace(data, output.with_name(f"{output.name}.data"))
+        os.replace(file, output)
+    except OSError as error:
+        raise OutputError(f"{output}: cannot be written: {error.strerror}") from error
+    for path in reports:
+        write_report(report, path)
+
+
+def write_report(report: Report, path: Path) -> None:
+    """Write a report as its suffix says, whole or not at all.
+
+    Raises:
+        OutputError: no permission or no space.
+    """
+    text = (
+        markdown(report) if path.suffix == ".md" else json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n"
+    )
+    write_text(text, path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text file, whole or not at all.
+
+    Raises:
+        OutputError: no permission or no space.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(text, encoding="utf-8")
+        os.replace(unfinished, path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error

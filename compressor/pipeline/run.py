@@ -1,0 +1,203 @@
+"""The ways to run: one recipe, the fastest of several lists of passes, or two finished files."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from compressor import __version__, gates
+from compressor.data import AnySource
+from compressor.errors import PassError, ResultError, VerificationError
+from compressor.graph.model import Model, sha256
+from compressor.graph.verify import check_signature
+from compressor.passes import Pass
+from compressor.pipeline.loop import Compressed, apply_passes, prove
+from compressor.pipeline.measuring import measure
+from compressor.pipeline.publish import publish, refuse_overwriting
+from compressor.pipeline.workspace import Workspace, open_workspace
+from compressor.progress import Progress
+from compressor.recipe import Gates, Recipe, check_against_model
+from compressor.recipe.load import plain
+from compressor.recipe.schema import RuntimeSection
+from compressor.recipe.tree import Tree
+from compressor.report import Json, Report
+from compressor.runtime import latency
+from compressor.runtime.environment import environment, versions
+
+RECEIPT = "compressor.receipt"
+"""Key of the model's metadata under which the receipt is stored, as JSON."""
+
+_FAST_LOOK_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A finished run.
+
+    Attributes:
+        recipe: what was run; with the chosen passes, where there was a choice.
+        report: everything found out.
+    """
+
+    recipe: Recipe
+    report: Report
+
+
+def run(recipe: Recipe, progress: Progress, overwrite: bool, tree: Tree | None = None) -> Outcome:
+    """Run a recipe: the model and its reports are written when this returns.
+
+    Args:
+        recipe: valid by itself.
+        progress: told about long loops.
+        overwrite: whether outputs may replace files.
+        tree: where the recipe's values stand, for messages.
+
+    Raises:
+        CompressorError: see the leaves; nothing is written then.
+    """
+    return run_fastest(recipe, {"recipe": recipe.passes}, progress, overwrite, tree)
+
+
+def run_fastest(
+    recipe: Recipe,
+    candidates: Mapping[str, Sequence[Pass]],
+    progress: Progress,
+    overwrite: bool,
+    tree: Tree | None = None,
+) -> Outcome:
+    """Run every list of passes and keep the result with the least latency.
+
+    Args:
+        recipe: everything but the passes.
+        candidates: name -> passes.
+        progress: told about long loops.
+        overwrite: whether outputs may replace files.
+        tree: where the recipe's values stand, for messages.
+
+    Raises:
+        CompressorError: none of the candidates works, or anything else; nothing is written then.
+    """
+    output = recipe.output
+    refuse_overwriting((output.model, *output.report), (recipe.model,), overwrite)
+    data = recipe.data
+    with open_workspace(
+        recipe.model, data.calibration, data.evaluation, output.model.parent, recipe.seed, progress
+    ) as workspace:
+        check_against_model(recipe, workspace.reference, tree)
+        name, compressed, notes = _fastest(recipe, candidates, workspace)
+        chosen = recipe.model_copy(update={"passes": tuple(candidates[name])})
+        report = _finish(chosen, compressed, workspace, notes)
+        publish(compressed.file, output.model, output.report, report)
+    return Outcome(chosen, report)
+
+
+def compare(
+    reference: Path,
+    result: Path,
+    evaluation: AnySource | None,
+    runtime: RuntimeSection,
+    gate: Gates,
+    progress: Progress,
+) -> Report:
+    """Measure two finished files against each other.
+
+    Args:
+        reference: path of a model.
+        result: path of another with the same inputs and outputs.
+        evaluation: samples; random ones when None.
+        runtime: what to measure, and how.
+        gate: thresholds.
+        progress: told about long loops.
+
+    Raises:
+        InputError: one of the models, or the data, cannot be used.
+        VerificationError: they do not have the same inputs and outputs.
+    """
+    other = Model.read(result)
+    with open_workspace(reference, None, evaluation, Path.cwd(), 0, progress) as workspace:
+        check_signature(workspace.reference, other, dimensions=False)
+        figures = measure(workspace, Model.load(result), result, result, runtime)
+        stored = other.metadata.get(RECEIPT)
+        report = Report(
+            reference=figures.reference,
+            result=figures.result,
+            passes=(),
+            fidelity=figures.fidelity,
+            accuracy=figures.accuracy,
+            latency=figures.latency,
+            gates=(),
+            warnings=workspace.samples.warnings,
+            environment=environment(),
+            receipt=json.loads(stored) if stored else {},
+        )
+    return replace(report, gates=gates.check(gate, report))
+
+
+def receipt(recipe: Recipe) -> dict[str, Json]:
+    """What is stored in the written model: enough to make it again."""
+    return {
+        "compressor": __version__,
+        "recipe": plain(recipe, recipe.output.model.parent),
+        "source": {"name": recipe.model.name, "bytes": recipe.model.stat().st_size, "sha256": sha256(recipe.model)},
+        "versions": dict(versions()),
+    }
+
+
+def _fastest(
+    recipe: Recipe, candidates: Mapping[str, Sequence[Pass]], workspace: Workspace
+) -> tuple[str, Compressed, tuple[str, ...]]:
+    """The candidate with the least latency, and what is to be said about the others."""
+    done: dict[str, Compressed] = {}
+    refused: dict[str, ResultError] = {}
+    for name, passes in candidates.items():
+        try:
+            file = workspace.scratch / name / recipe.output.model.name
+            done[name] = apply_passes(passes, workspace, recipe.verify, recipe.seed, file)
+        except (PassError, VerificationError) as error:
+            if len(candidates) == 1:
+                raise
+            refused[name] = error
+    if not done:
+        raise PassError("; ".join(f"{name}: {error}" for name, error in refused.items()))
+    notes = [f"{name} was tried and refused: {error}" for name, error in refused.items()]
+    if len(done) == 1:
+        return (*next(iter(done.items())), tuple(notes))
+    ratios = {name: _quick_ratio(compressed, workspace, recipe.runtime) for name, compressed in done.items()}
+    best = min(ratios, key=lambda name: ratios[name])
+    notes += [f"{name} was tried: latency ratio {ratio:.2f}" for name, ratio in ratios.items() if name != best]
+    return best, done[best], tuple(notes)
+
+
+def _quick_ratio(compressed: Compressed, workspace: Workspace, runtime: RuntimeSection) -> float:
+    feeds = workspace.samples.evaluation.split(1)[0].first().feeds
+    timing = latency.compare(workspace.reference_file, compressed.file, feeds, runtime.threads, _FAST_LOOK_SECONDS)
+    return timing.ratio.median
+
+
+def _finish(recipe: Recipe, compressed: Compressed, workspace: Workspace, notes: tuple[str, ...]) -> Report:
+    """Store the receipt, prove the final file once more, measure it and check the gates."""
+    record = receipt(recipe)
+    compressed.model.set_metadata(RECEIPT, json.dumps(record, ensure_ascii=False))
+    compressed.model.save(compressed.file)
+    prove(compressed.model, compressed.file, workspace, recipe.verify)
+    figures = measure(workspace, compressed.model, compressed.file, recipe.output.model, recipe.runtime)
+    report = Report(
+        reference=figures.reference,
+        result=figures.result,
+        passes=compressed.records,
+        fidelity=figures.fidelity,
+        accuracy=figures.accuracy,
+        latency=figures.latency,
+        gates=(),
+        warnings=(*workspace.samples.warnings, *notes, *_warnings(recipe, figures.latency and figures.latency.low)),
+        environment=environment(),
+        receipt=record,
+    )
+    return replace(report, gates=gates.check(recipe.gates, report))
+
+
+def _warnings(recipe: Recipe, least_ratio: float | None) -> list[str]:
+    found = [warning for step in recipe.passes for warning in step.warnings()]
+    if least_ratio is not None and least_ratio > 1:
+        found.append("the result is slower than the reference on this machine")
+    return found

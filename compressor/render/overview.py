@@ -1,0 +1,118 @@
+"""Drawings of everything that is not a report: a model, a measurement, the passes."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.console import Console, Group
+from rich.text import Text
+
+from compressor.passes import Pass
+from compressor.pipeline.inspecting import Inspection
+from compressor.render import words
+from compressor.render.sections import Section, kernels
+from compressor.render.terminal import table
+from compressor.report import Measurement
+
+_MOST_NODES = 8
+
+
+def draw_inspection(found: Inspection, every_layer: bool, console: Console) -> None:
+    """Print what is in a model."""
+    facts = [
+        ("file", f"{words.size(found.file_bytes)}, opset {found.opset}{_by(found.producer)}"),
+        *(("input" if not i else "", text) for i, text in enumerate(found.inputs)),
+        *(("output" if not i else "", text) for i, text in enumerate(found.outputs)),
+        ("parameters", words.count(found.parameters)),
+        ("nodes", _nodes(found)),
+    ]
+    total = sum(layer.macs or 0 for layer in found.layers)
+    if total:
+        facts.append(("MACs", f"{words.count(total)} in the layers below, for one sample"))
+    if found.quantized:
+        facts.append(("quantized", f"{found.quantized} layers are quantized already"))
+    _section(console, Section(found.path, ("", ""), tuple(facts)))
+    _section(console, _layer_types(found))
+    if every_layer:
+        _section(console, _layers(found))
+    if found.note:
+        console.print(Text(f"MACs not counted: {found.note}", style="dim"))
+
+
+def draw_measurement(found: Measurement, threads: int, console: Console) -> None:
+    """Print what one model costs."""
+    rows = [
+        ("file", words.size(found.file_bytes)),
+        ("latency, median", words.milliseconds(found.latency_ms)),
+        ("latency, p95", words.milliseconds(found.latency_p95_ms)),
+        ("threads", str(threads)),
+        ("MACs", "–" if found.macs is None else words.count(found.macs)),
+        ("peak memory", words.size(found.peak_memory_bytes or 0)),
+        ("kernels", kernels(found) or "–"),
+    ]
+    _section(console, Section(found.path, ("", ""), tuple(rows)))
+
+
+def draw_passes(passes: Sequence[type[Pass]], console: Console) -> None:
+    """Print one line per pass."""
+    rows = tuple((str(p.model_fields["type"].default), _first_line(p)) for p in passes)
+    _section(console, Section("Passes", ("type", "what"), rows))
+
+
+def draw_fields(step: type[Pass], console: Console) -> None:
+    """Print the fields of a pass, with their defaults."""
+    properties = step.model_json_schema()["properties"]
+    rows = tuple(
+        (name, _default(entry.get("default")), str(entry.get("description", "")))
+        for name, entry in properties.items()
+        if name != "type"
+    )
+    console.print(Text(_first_line(step)), "")
+    _section(console, Section(str(step.model_fields["type"].default), ("field", "default", "what"), rows))
+
+
+def _section(console: Console, section: Section) -> None:
+    console.print(Group(Text(section.title, style="bold"), table(section), ""))
+
+
+def _by(producer: str) -> str:
+    return f", by {producer}" if producer else ""
+
+
+def _nodes(found: Inspection) -> str:
+    entries = [f"{count} {op_type}" for op_type, count in found.nodes.items()]
+    more = f" and {len(entries) - _MOST_NODES} other types" if len(entries) > _MOST_NODES else ""
+    return f"{sum(found.nodes.values())}: {', '.join(entries[:_MOST_NODES])}{more}"
+
+
+def _layer_types(found: Inspection) -> Section:
+    counts = Counter(layer.layer for layer in found.layers)
+    rows = []
+    for layer_type, count in counts.most_common():
+        members = [layer for layer in found.layers if layer.layer == layer_type]
+        sizes = words.size(sum(layer.nbytes for layer in members))
+        macs = words.count(sum(layer.macs or 0 for layer in members))
+        rows.append((layer_type, str(count), sizes, macs))
+    return Section("Weights by layer type", ("type", "weights", "bytes", "MACs"), tuple(rows))
+
+
+def _layers(found: Inspection) -> Section:
+    rows = tuple(
+        (
+            layer.name,
+            layer.layer,
+            "×".join(map(str, layer.shape)),
+            layer.dtype,
+            words.size(layer.nbytes),
+            "–" if layer.macs is None else words.count(layer.macs),
+        )
+        for layer in found.layers
+    )
+    return Section("Weights", ("layer", "type", "shape", "stored as", "bytes", "MACs"), rows)
+
+
+def _first_line(step: type[Pass]) -> str:
+    return (step.__doc__ or "").strip().splitlines()[0]
+
+
+def _default(value: object) -> str:
+    return "–" if value in (None, [], ()) else str(value)

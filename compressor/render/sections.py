@@ -1,0 +1,162 @@
+"""A report as titled tables of text, before anything is drawn."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from compressor.render import words
+from compressor.report import Change, Measurement, PassRecord, Report
+
+_MOST_NAMES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A table, with a line above it.
+
+    Attributes:
+        title: what it is about.
+        headers: of the columns; the first is left-aligned, the others right-aligned.
+        rows: cells.
+        detail: whether it is only for readers who want everything.
+    """
+
+    title: str
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    detail: bool = False
+
+
+def sections(report: Report) -> Iterator[Section]:
+    """The parts of a report, in reading order; empty ones are left out."""
+    parts = (
+        _cost(report),
+        _fidelity(report),
+        _accuracy(report),
+        _passes(report),
+        _layers(report),
+        _skips(report),
+        _gates(report),
+    )
+    return (part for part in parts if part.rows)
+
+
+def kernels(measurement: Measurement) -> str:
+    """What ONNX Runtime really runs."""
+    found = (f"{integer} of {total} {family}" for family, (integer, total) in measurement.kernels.items())
+    listed = ", ".join(found)
+    return f"{listed} in int8" if listed else ""
+
+
+def _cost(report: Report) -> Section:
+    before, after = report.reference, report.result
+    rows = [
+        (
+            "file",
+            words.size(before.file_bytes),
+            words.size(after.file_bytes),
+            f"{report.compression_ratio:.2f}x smaller",
+        ),
+        (
+            "file, deflated",
+            words.size(before.deflated_bytes),
+            words.size(after.deflated_bytes),
+            f"{before.deflated_bytes / after.deflated_bytes:.2f}x smaller",
+        ),
+        ("parameters", words.count(before.parameters), words.count(after.parameters), ""),
+        ("zero weights", _zeros(before), _zeros(after), ""),
+    ]
+    if before.macs is not None and after.macs is not None:
+        rows.append(("MACs", words.count(before.macs), words.count(after.macs), ""))
+    latency = report.latency
+    if latency is not None:
+        interval = f"{latency.ratio:.3f} of it ({latency.low:.3f}–{latency.high:.3f})"
+        rows.append(
+            ("latency, median", words.milliseconds(before.latency_ms), words.milliseconds(after.latency_ms), interval)
+        )
+        p95 = words.milliseconds(before.latency_p95_ms), words.milliseconds(after.latency_p95_ms)
+        rows.append(("latency, p95", *p95, f"batch {latency.batch}, {_plural(latency.threads, 'thread')}"))
+    if before.peak_memory_bytes and after.peak_memory_bytes:
+        rows.append(("peak memory", words.size(before.peak_memory_bytes), words.size(after.peak_memory_bytes), ""))
+    return Section("Cost", ("", "reference", "result", ""), tuple(rows))
+
+
+def _zeros(measurement: Measurement) -> str:
+    return words.percent(measurement.zeros / max(measurement.parameters, 1), 1)
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _fidelity(report: Report) -> Section:
+    fidelity = report.fidelity
+    rows = [
+        (
+            o.output,
+            words.percent(o.agreement),
+            words.number(o.cosine, 5),
+            words.decibel(o.sqnr_db),
+            words.number(o.kl, 3),
+        )
+        for o in fidelity.outputs
+    ]
+    rows += [(name, f"not compared: {reason}", "", "", "") for name, reason in fidelity.ignored.items()]
+    title = f"Fidelity: agreement with the reference on {_plural(fidelity.samples, 'sample')} ({fidelity.data})"
+    return Section(title, ("output", "same class", "cosine", "SQNR", "KL"), tuple(rows))
+
+
+def _accuracy(report: Report) -> Section:
+    found = report.accuracy
+    if found is None:
+        return Section("Accuracy", (), ())
+    values = (words.metric(found.metric, value) for value in (found.reference, found.result, found.drop))
+    title = f"Accuracy: against labels on {_plural(found.samples, 'sample')}"
+    return Section(title, ("metric", "reference", "result", "loss"), ((found.metric, *values),))
+
+
+def _passes(report: Report) -> Section:
+    rows = [
+        (
+            record.type,
+            str(len(record.changes)),
+            str(len(record.skips)),
+            words.size(record.bytes_before),
+            words.size(record.bytes_after),
+            f"{record.seconds:.1f} s",
+        )
+        for record in report.passes
+    ]
+    return Section("Passes", ("pass", "changes", "skips", "before", "after", "time"), tuple(rows))
+
+
+def _layers(report: Report) -> Section:
+    rows = [_layer(record, change) for record in report.passes for change in record.changes]
+    return Section("Changes", ("layer", "pass", "what", "error", "before", "after"), tuple(rows), detail=True)
+
+
+def _layer(record: PassRecord, change: Change) -> tuple[str, ...]:
+    sizes = (words.size(n) if n else "" for n in (change.bytes_before, change.bytes_after))
+    error = "" if change.relative_error is None else f"{change.relative_error:.3g}"
+    return (change.weight, record.type, change.detail, error, *sizes)
+
+
+def _skips(report: Report) -> Section:
+    rows = []
+    for record in report.passes:
+        for reason, skips in record.skips_by_reason().items():
+            names = ", ".join(s.weight for s in skips[:_MOST_NAMES])
+            more = f" and {len(skips) - _MOST_NAMES} more" if len(skips) > _MOST_NAMES else ""
+            rows.append((f"{len(skips)} × {skips[0].layer}", record.type, reason, f"{names}{more}"))
+    return Section("Left as they were", ("layers", "pass", "why", "which"), tuple(rows))
+
+
+def _gates(report: Report) -> Section:
+    rows = [
+        (gate.gate, "not measured" if gate.value is None else f"{gate.value:.6g}", gate.bound, _verdict(gate.passed))
+        for gate in report.gates
+    ]
+    return Section("Gates", ("gate", "value", "bound", ""), tuple(rows))
+
+
+def _verdict(passed: bool) -> str:
+    return "passed" if passed else "FAILED"

@@ -1,0 +1,80 @@
+"""A recipe to start from, for one model."""
+
+import os
+from pathlib import Path
+
+from compressor.graph.model import Model
+
+_TEXT = """\
+# compressor run {name}.yaml          (every field: compressor schema; a pass's fields: compressor passes TYPE)
+version: 1
+model: {model}
+{inputs}
+
+data:
+  calibration:                 # samples that passes may learn from
+{calibration}
+  # evaluation:                # samples to judge by; without it a part of the calibration is held out
+  #   source: arrays
+  #   path: test.npz
+  #   labels: labels           # accuracy is reported when there are labels
+  #   metric: top1             # top1 | top5 | mse | mae
+
+passes:                        # in the order they run
+  - type: simplify
+{passes}
+
+# gates:                       # exit code 1 when one does not hold
+#   compression_ratio: {{min: 3.5}}
+#   latency_ratio: {{max: 0.7}}
+#   agreement: {{min: 0.98}}
+
+output:
+  model: out/{name}.onnx
+  report: [out/{name}.json, out/{name}.md]
+"""
+
+_IMAGES = """\
+    source: images
+    path: images               # a folder; preprocessing is part of the recipe
+    samples: 256
+    resize: {side}
+    crop: [{height}, {width}]
+    mean: [0.485, 0.456, 0.406]
+    std: [0.229, 0.224, 0.225]"""
+
+_RANDOM = """\
+    source: random             # replace it: ranges found on random inputs say little about real ones
+    # source: arrays
+    # path: samples.npz        # arrays named like the inputs; else inputs: {{{input}: name}}"""
+
+_STATIC = """\
+  - type: quantize_static      # int8 weights and activations: the fast form for convolutions
+    # ignore: [{example}]"""
+
+_DYNAMIC = """\
+  - type: quantize_dynamic     # int8 weights, activations ranged at run time: for MatMul and Gemm
+    # ignore: [{example}]"""
+
+
+def starter(model: Model, folder: Path) -> str:
+    """Recipe text for `model`, with paths relative to `folder`."""
+    weights = list(model.weights())
+    convolutional = any(w.layer == "Conv" for w in weights)
+    specs = model.inputs()
+    return _TEXT.format(
+        name=model.source.stem,
+        model=Path(os.path.relpath(model.source.resolve(), folder)).as_posix(),
+        inputs="\n".join(f"# input  {spec}" for spec in specs),
+        calibration=_calibration(model),
+        passes=(_STATIC if convolutional else _DYNAMIC).format(example=weights[-1].name if weights else "Gemm"),
+    )
+
+
+def _calibration(model: Model) -> str:
+    specs = model.inputs()
+    shape = specs[0].shape or ()
+    picture = len(specs) == 1 and len(shape) == 4 and shape[1] == 3
+    if picture and isinstance(shape[2], int) and isinstance(shape[3], int):
+        return _IMAGES.format(side=max(shape[2], shape[3]) * 8 // 7, height=shape[2], width=shape[3])
+    return _RANDOM.format(input=specs[0].name)

@@ -1,0 +1,74 @@
+"""A report on the terminal, in 80 columns."""
+
+from collections.abc import Iterator
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from compressor.render.sections import Section, kernels, sections
+from compressor.report import Report
+
+_FREE_TEXT = ("why", "which", "what", "layer", "output", "")
+
+
+def draw(report: Report, console: Console, verbose: bool) -> None:
+    """Print the report; the table of every changed layer only when `verbose`."""
+    console.print(_headline(report))
+    for section in sections(report):
+        if verbose or not section.detail:
+            console.print(Group(Text(section.title, style="bold"), table(section), ""))
+    for part in _closing(report):
+        console.print(part)
+
+
+def table(section: Section) -> RenderableType:
+    """One table, indented."""
+    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    free = [index for index, header in enumerate(section.headers) if header in _FREE_TEXT and index]
+    for index, header in enumerate(section.headers):
+        right = index > 0 and index not in free
+        drawn.add_column(header, justify="right" if right else "left", overflow="fold")
+    for row in section.rows:
+        drawn.add_row(*(Text(cell, style=_style(cell)) for cell in row))
+    return Padding(drawn, (0, 0, 0, 2))
+
+
+def _style(cell: str) -> str:
+    return {"passed": "green", "FAILED": "bold red"}.get(cell, "")
+
+
+def _headline(report: Report) -> Text:
+    text = Text()
+    if report.result.path != report.reference.path:
+        text.append(f"{report.reference.path} → ", style="dim")
+    text.append(report.result.path, style="bold")
+    text.append(
+        f"\n{report.compression_ratio:.2f}x smaller", style="bold green" if report.compression_ratio > 1 else ""
+    )
+    if report.latency is not None:
+        ratio = report.latency.ratio
+        word = f"{1 / ratio:.2f}x faster" if ratio < 1 else f"{ratio:.2f}x slower"
+        text.append(", ")
+        text.append(
+            word, style="bold green" if report.latency.high < 1 else "bold red" if report.latency.low > 1 else ""
+        )
+    if report.fidelity.agreement is not None:
+        text.append(f", same class on {100 * report.fidelity.agreement:.1f} % of samples")
+    return text.append("\n")
+
+
+def _closing(report: Report) -> Iterator[RenderableType]:
+    executed = kernels(report.result)
+    if executed:
+        yield Text(f"ONNX Runtime runs {executed}.")
+    environment = report.environment
+    if report.latency is not None:
+        yield Text(
+            f"Measured on {environment['processor']} ({environment['int8_instructions']}), ONNX Runtime "
+            f"{environment['onnxruntime']}, {report.latency.runs} pairs, {report.latency.clock}.",
+            style="dim",
+        )
+    for warning in report.warnings:
+        yield Text.assemble(("warning: ", "yellow"), warning)
