@@ -62,27 +62,23 @@ class Picture(Settings):
             image = image.resize(_resized(image.size, self.resize), Image.Resampling.BILINEAR)
         if self.crop is not None:
             image = image.crop(_centre(image.size, self.crop, path))
-        pixels = np.asarray(image, np.float32)
-        pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
+        pixels = np.atleast_3d(np.asarray(image, np.float32))
         pixels = pixels[:, :, ::-1] if self.channels == "bgr" else pixels
-        pixels = pixels * np.float32(self.scale)
-        if self.mean:
-            pixels = pixels - np.asarray(self.mean, np.float32)
-        if self.std:
-            pixels = pixels / np.asarray(self.std, np.float32)
-        return pixels if self.layout == "nhwc" else pixels.transpose(2, 0, 1)
+        mean, std = np.asarray(self.mean or 0, np.float32), np.asarray(self.std or 1, np.float32)
+        normalized = ((pixels * np.float32(self.scale) - mean) / std).astype(np.float32)
+        return normalized if self.layout == "nhwc" else normalized.transpose(2, 0, 1)
 
 
 class ImagesSource(Source, Picture):
     """A folder of images, or a csv list of them.
 
     Without `list`, sub-folders are classes, numbered in the order of their names. A list has lines
-    `file,label` (label optional, with or without a header), files relative to `path`.
+    `file,label` (label optional, with or without a header), files relative to `path` or to the list.
     """
 
     source: Literal["images"] = "images"
     path: RecipePath = Field(description="folder of images")
-    list: RecipePath | None = Field(default=None, description="csv of file,label; files relative to path")
+    list: RecipePath | None = Field(default=None, description="csv of file,label; files relative to path or to it")
     labels: bool = Field(default=False, description="take labels from the list, or from the sub-folders")
 
     def paths(self) -> tuple[Path, ...]:
@@ -160,9 +156,11 @@ def _in_list(folder: Path, listing: Path, place: str) -> list[ImageFile]:
         for number, row in enumerate(csv.reader(opened), start=1):
             if not row or (number == 1 and Path(row[0]).suffix.lower() not in SUFFIXES):
                 continue
-            path = folder / row[0]
-            if not path.is_file():
-                raise DataError(f"{place}: {listing}, line {number}: {path} does not exist")
+            path = next((p for p in (folder / row[0], listing.parent / row[0]) if p.is_file()), None)
+            if path is None:
+                raise DataError(
+                    f"{place}: {listing}, line {number}: {row[0]} is neither in {folder} nor beside the list"
+                )
             label = row[1].strip() if len(row) > 1 else ""
             if label and not label.lstrip("-").isdecimal():
                 raise DataError(f'{place}: {listing}, line {number}: label "{label}" is not an integer')

@@ -40,7 +40,7 @@ class _TopK:
                     f"output {name} has shape {list(scores.shape)} and its labels {list(wanted.shape)}; "
                     "top1 and top5 want scores (samples, classes) and labels (samples,)"
                 )
-            best = np.argsort(-scores, axis=1, kind="stable")[:, : self.k]
+            best = np.argsort(-scores.astype(np.float64), axis=1, kind="stable")[:, : self.k]
             self._right += int((best == wanted[:, None]).any(axis=1).sum())
             self._samples += len(wanted)
 

@@ -118,7 +118,7 @@ def _affine(use: Use, channels: int, ndim: int) -> ChannelAffine | None:
         case "Mul":
             return ChannelAffine(values, zero)
         case _:
-            return ChannelAffine(1 / values, zero) if np.all(values != 0) else None
+            return ChannelAffine(np.reciprocal(values), zero) if np.all(values != 0) else None
 
 
 def _per_channel(array: np.ndarray, channels: int, ndim: int) -> Floats | None:

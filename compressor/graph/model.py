@@ -115,8 +115,9 @@ class Model:
         return sum(v.const_value.size for v in reading.learned(self.ir) if v.const_value is not None)
 
     def zeros(self) -> int:
-        """Entries of the weights that are exactly zero."""
-        return sum(w.zeros() for w in self.weights())
+        """Entries of the learned arrays that are exactly zero."""
+        tensors = (v.const_value for v in reading.learned(self.ir))
+        return sum(t.size - int(np.count_nonzero(t.numpy())) for t in tensors if t is not None)
 
     def nbytes(self) -> int:
         """Bytes of all arrays."""
@@ -148,7 +149,7 @@ class Model:
                 written.write_bytes(self._proto_bytes())
             for file in sorted(folder.iterdir(), key=lambda f: f == written):
                 _flush(file)
-                os.replace(file, path.parent / file.name)
+                file.replace(path.parent / file.name)
 
     def _proto_bytes(self) -> bytes:
         inlined = ir.external_data.load_to_model(self.ir.clone())
@@ -162,7 +163,7 @@ def file_bytes(path: Path) -> int:
     locations = {
         v.const_value.path for v in reading.initializers(graph_ir) if isinstance(v.const_value, ir.ExternalTensor)
     }
-    return path.stat().st_size + sum(os.path.getsize(location) for location in locations)
+    return path.stat().st_size + sum(Path(location).stat().st_size for location in locations)
 
 
 def sha256(path: Path) -> str:

@@ -237,7 +237,7 @@ def _replace(graph: ir.Graph, node: ir.Node, old: ir.Value, last: ir.Node) -> No
 
 
 def _to_array(weight: Weight, use: Use, quantized: Ints) -> Ints:
-    return layout_of(use, weight.shape).from_matrix(quantized, weight.shape)
+    return layout_of(use, weight.shape).from_matrix(quantized.astype(np.int8), weight.shape)
 
 
 def _store_grid(graph: ir.Graph, name: str, grid: Grid) -> tuple[ir.Value, ir.Value]:

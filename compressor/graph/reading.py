@@ -4,6 +4,7 @@ import logging
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
@@ -11,7 +12,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from compressor.errors import ModelError
-from compressor.graph.weights import Use, uses_of
+from compressor.graph.weights import uses_of
 
 OLDEST_OPSET, NEWEST_OPSET = 7, 25
 WORKING_OPSET = 21
@@ -19,6 +20,8 @@ WORKING_OPSET = 21
 runs every operator of it."""
 
 _IR_VERSION = 10
+_QUANTIZED_TYPES = (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT4, ir.DataType.UINT4, ir.DataType.INT32)
+_QUANTIZED_INPUTS = {"DequantizeLinear": (0,), "MatMulInteger": (0, 1), "ConvInteger": (0, 1), "Gather": (0,)}
 _QUANTIZERS = {"QuantizeLinear", "DequantizeLinear"}
 
 
@@ -31,7 +34,7 @@ def read(path: Path) -> ir.Model:
     proto = _parse(path)
     _refuse_unknown(proto, path)
     try:
-        model = ir.from_proto(proto)
+        model: ir.Model = ir.from_proto(proto)
     except (ir.serde.SerdeError, ValueError, TypeError) as error:
         reason = str(_root_cause(error)).splitlines()[0].split(". Please")[0]
         raise ModelError(f"{path}: cannot be represented: {reason}") from error
@@ -51,14 +54,21 @@ def prepare(model: ir.Model, path: Path) -> None:
     """
     from onnx_ir.passes import common  # slow to import
 
+    with keeping_outputs(model):
+        if model.functions:
+            common.InlinePass()(model)
+        common.RemoveInitializersFromInputsPass()(model)
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+        if model.graph.opset_imports[""] < WORKING_OPSET:
+            _raise_opset(model, path)
+        model.ir_version = max(model.ir_version, _IR_VERSION)
+
+
+@contextmanager
+def keeping_outputs(model: ir.Model) -> Iterator[None]:
+    """Give the outputs back the names, types and dimensions they had, whatever inference found out."""
     signature = [(v.name, v.type, v.shape) for v in model.graph.outputs]
-    if model.functions:
-        common.InlinePass()(model)
-    common.RemoveInitializersFromInputsPass()(model)
-    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    if model.graph.opset_imports[""] < WORKING_OPSET:
-        _raise_opset(model, path)
-    model.ir_version = max(model.ir_version, _IR_VERSION)
+    yield
     for output, (name, kind, shape) in zip(model.graph.outputs, signature, strict=True):
         output.name, output.type, output.shape = name, kind, shape
 
@@ -81,14 +91,9 @@ def learned(model: ir.Model) -> Iterator[ir.Value]:
         uses = uses_of(value)
         floating = value.dtype is not None and value.dtype.is_floating_point()
         grid = any(use.node.op_type in _QUANTIZERS and use.idx > 0 for use in uses)
-        integers = any(_carries_weight(use) for use in uses)
-        if (floating and not grid) or integers:
+        integers = any(use.idx in _QUANTIZED_INPUTS.get(use.node.op_type, ()) for use in uses)
+        if (floating and not grid) or (integers and value.dtype in _QUANTIZED_TYPES):
             yield value
-
-
-def _carries_weight(use: Use) -> bool:
-    roles = {"DequantizeLinear": (0,), "MatMulInteger": (0, 1), "ConvInteger": (0, 1)}
-    return use.idx in roles.get(use.node.op_type, ())
 
 
 def _parse(path: Path) -> onnx.ModelProto:
@@ -154,7 +159,7 @@ def _check_external(model: ir.Model, path: Path, base: Path) -> None:
         tensor = value.const_value
         if not isinstance(tensor, ir.ExternalTensor):
             continue
-        file = (base / tensor.location).resolve()
+        file, place = (base / tensor.location).resolve(), f"{path}: {value.name}: external data {tensor.location}"
         if not file.is_relative_to(base):
             raise ModelError(f"{path}: {value.name}: external data {tensor.location} lies outside the model's folder")
         if not file.is_file():
@@ -163,10 +168,7 @@ def _check_external(model: ir.Model, path: Path, base: Path) -> None:
             )
         end = (tensor.offset or 0) + tensor.nbytes
         if file.stat().st_size < end:
-            raise ModelError(
-                f"{path}: {value.name}: external data {tensor.location} is cut short: "
-                f"{file.stat().st_size} bytes, {end} needed"
-            )
+            raise ModelError(f"{place} is cut short: {file.stat().st_size} bytes, {end} needed")
 
 
 def _raise_opset(model: ir.Model, path: Path) -> None:

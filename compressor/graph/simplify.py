@@ -7,7 +7,7 @@ import onnx_ir as ir
 from compressor.graph.edit import bypass
 from compressor.graph.fold import Folded, fold_affine
 from compressor.graph.model import Model
-from compressor.graph.reading import quiet_libraries
+from compressor.graph.reading import keeping_outputs, quiet_libraries
 from compressor.graph.weights import find_weights
 
 
@@ -23,7 +23,8 @@ def simplify(model: Model) -> Iterator[Folded]:
     _drop_inert(model.ir)
     yield from fold_affine(model.ir)
     names = {w.value.name: [use.node.name for use in w.uses] for w in find_weights(model.ir)}
-    optimizer.optimize_ir(model.ir)
+    with keeping_outputs(model.ir):
+        optimizer.optimize_ir(model.ir)
     _drop_inert(model.ir)
     _restore_names(model.ir, names)
     yield from fold_affine(model.ir)
@@ -40,10 +41,12 @@ def _drop_inert(model: ir.Model) -> None:
                 continue
             if any(o.uses() or o.is_graph_output() for o in node.outputs[1:]) or not _inference(node):
                 continue
-            if not node.outputs[0].is_graph_output() or (
-                source.producer() is not None and source.graph is graph and not source.is_graph_output()
-            ):
+            if not node.outputs[0].is_graph_output() or _can_be_output(source, graph):
                 bypass(node, source)
+
+
+def _can_be_output(value: ir.Value, graph: ir.Graph) -> bool:
+    return value.producer() is not None and value.graph is graph and not value.is_graph_output()
 
 
 def _inference(node: ir.Node) -> bool:

@@ -7,15 +7,19 @@ array turns into the matrix: split some axes, permute them, and let the first fe
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from compressor.numerics.affine import Floats
 from compressor.numerics.floating import flush_subnormals
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
+
+
+T = TypeVar("T", bound=np.generic)
 
 
 class Use(NamedTuple):
@@ -45,7 +49,7 @@ class Layout:
         permuted = array.reshape(self.split).transpose(self.order)
         return permuted.reshape(prod(permuted.shape[: self.leading]), -1)
 
-    def from_matrix(self, matrix: Floats, shape: tuple[int, ...]) -> Floats:
+    def from_matrix(self, matrix: NDArray[T], shape: tuple[int, ...]) -> NDArray[T]:
         """The array of `shape` that `to_matrix` would turn into `matrix`."""
         permuted = matrix.reshape([self.split[axis] for axis in self.order])
         return np.ascontiguousarray(permuted.transpose(np.argsort(self.order)).reshape(shape))
@@ -85,7 +89,7 @@ class Weight:
     @property
     def shape(self) -> tuple[int, ...]:
         """Of the array, as it is stored."""
-        return self._tensor().shape.numpy()
+        return tuple(self._tensor().shape.numpy())
 
     @property
     def nbytes(self) -> int:
@@ -124,10 +128,6 @@ class Weight:
         tensor = self._tensor()
         array = self._layout().from_matrix(flush_subnormals(matrix), self.shape)
         self.value.const_value = ir.tensor(array.astype(tensor.dtype.numpy()), dtype=tensor.dtype, name=self.value.name)
-
-    def zeros(self) -> int:
-        """Entries that are exactly zero."""
-        return self.size - int(np.count_nonzero(self._tensor().numpy()))
 
     def _layout(self) -> Layout:
         return layout_of(self.uses[0], self.shape)

@@ -53,7 +53,8 @@ class Grid:
         """The nearest integers on the grid (ties to even), clamped to its ends; shape of `real`."""
         scale, zero_point = self._aligned(real.ndim)
         steps = np.rint(real / scale) + zero_point.astype(np.float32)
-        return np.clip(steps, self.low, self.high).astype(self.zero_point.dtype)
+        quantized: Ints = np.clip(steps, self.low, self.high).astype(self.zero_point.dtype)
+        return quantized
 
     def dequantize(self, quantized: Ints) -> Floats:
         """The real values `quantized` stands for; same shape."""

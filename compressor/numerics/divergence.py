@@ -38,11 +38,12 @@ def cosine(reference: Doubles, other: Doubles) -> Doubles:
 def kl_divergence(reference_logits: Doubles, other_logits: Doubles) -> Doubles:
     """KL(softmax(reference) ‖ softmax(other)) in nats; (samples, classes) -> (samples,)."""
     p, q = log_softmax(reference_logits), log_softmax(other_logits)
-    return np.maximum((np.exp(p) * (p - q)).sum(axis=1), 0.0)
+    divergence: Doubles = np.maximum((np.exp(p) * (p - q)).sum(axis=1), 0.0)
+    return divergence
 
 
 def log_softmax(logits: Doubles) -> Doubles:
     """Logarithm of the softmax over the last axis."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
-    normalizer: Doubles = np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return shifted - normalizer
+    normalized: Doubles = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return normalized

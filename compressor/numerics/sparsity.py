@@ -45,14 +45,14 @@ def magnitude_threshold(arrays: Callable[[], Iterable[Floats]], sparsity: float)
     Returns:
         The smallest magnitude to be kept; infinity when nothing is to be kept, 0 when all is.
     """
-    upper = _histogram((_bits(a) >> _HALF) for a in arrays())
+    upper = _histogram(_bits(a) >> np.uint32(_HALF) for a in arrays())
     rank = round(sparsity * int(upper.sum()))
     if rank == 0:
         return 0.0
     if rank >= upper.sum():
         return float("inf")
     bin_index, before = _find(upper, rank)
-    lower = _histogram(bits[bits >> _HALF == bin_index] & (_BINS - 1) for bits in map(_bits, arrays()))
+    lower = _histogram(bits[bits >> _HALF == bin_index] & np.uint32(_BINS - 1) for bits in map(_bits, arrays()))
     low_index, _ = _find(lower, rank - before)
     return float(np.uint32((bin_index << _HALF) | low_index).view(np.float32))
 

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from compressor.calibration import Range, collect_ranges
+from compressor.calibration import Observer, collect_ranges
 from compressor.errors import PassError
 from compressor.graph.model import Model
 from compressor.graph.quantize import (
@@ -53,8 +53,9 @@ class QuantizeStatic(Pass):
     granularity: Literal["per_channel", "per_tensor"] = Field(
         default="per_channel", description="one weight scale per output channel (more accurate, as fast) or per weight"
     )
-    observer: Literal["min_max"] = Field(
-        default="min_max", description="how samples become a range: from the smallest to the largest value seen"
+    observer: Observer = Field(
+        default="mean_min_max",
+        description="how samples become a range: all that was seen, or the mean of the extremes of groups of 16",
     )
 
     def apply(self, model: Model, context: Context) -> Iterator[Finding]:
@@ -71,7 +72,7 @@ class QuantizeStatic(Pass):
             yield from self._quantize(model, plan_static(chosen), context)
 
     def _quantize(self, model: Model, plan: StaticPlan, context: Context) -> Iterator[Finding]:
-        grids = _activation_grids(model, plan, context)
+        grids = _activation_grids(model, plan, context, self.observer)
         for weight in plan.weights:
             name, layer, bytes_before = weight.name, weight.layer, weight.nbytes
             rounded = self._round(weight, plan, grids)
@@ -120,7 +121,7 @@ class _Rounded:
             insert_bias(use, quantize_bias(bias, scale), scale)
 
 
-def _activation_grids(model: Model, plan: StaticPlan, context: Context) -> dict[str, Grid]:
+def _activation_grids(model: Model, plan: StaticPlan, context: Context, observer: Observer) -> dict[str, Grid]:
     """A uint8 grid per shared grid, over the union of the ranges of its members."""
     if context.calibration is None:
         raise PassError("quantize_static: needs data.calibration, or use quantize_dynamic, which needs no data")
@@ -129,8 +130,6 @@ def _activation_grids(model: Model, plan: StaticPlan, context: Context) -> dict[
     ranges = collect_ranges(model, observed, context.calibration, context.scratch, context.progress, context.threads)
     grids = {}
     for tensor, names in members.items():
-        union = Range()
-        for name in names:
-            union.update(ranges[name].low, ranges[name].high)
-        grids[tensor] = asymmetric_grid(union.low, union.high)
+        lows, highs = zip(*(ranges[name].ends(observer) for name in names), strict=True)
+        grids[tensor] = asymmetric_grid(min(lows), max(highs))
     return grids

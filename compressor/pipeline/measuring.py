@@ -49,14 +49,10 @@ def measure(workspace: Workspace, model: Model, file: Path, shown: Path, setting
     timing = None
     if settings.latency:
         timing = latency.compare(workspace.reference_file, file, single.feeds, settings.threads, settings.seconds)
-    pairs = (
-        (workspace.reference, workspace.reference_file, workspace.reference_file, timing and timing.reference),
-        (model, file, shown, timing and timing.result),
-    )
-    reference, result = (
-        measure_model(m, where, show, single.feeds, workspace.scratch, timed, settings)
-        for m, where, show, timed in pairs
-    )
+    source, scratch = workspace.reference_file, workspace.scratch
+    before, after = (None, None) if timing is None else (timing.reference, timing.result)
+    reference = measure_model(workspace.reference, source, source, single.feeds, scratch, before, settings)
+    result = measure_model(model, file, shown, single.feeds, scratch, after, settings)
     comparison = None if timing is None else _comparison(timing, single.feeds)
     return Figures(reference, result, fidelity, accuracy, comparison)
 

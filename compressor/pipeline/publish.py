@@ -41,8 +41,8 @@ def publish(file: Path, output: Path, reports: tuple[Path, ...], report: Report)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         if data.exists():
-            os.replace(data, output.with_name(f"{output.name}.data"))
-        os.replace(file, output)
+            data.replace(output.with_name(f"{output.name}.data"))
+        file.replace(output)
     except OSError as error:
         raise OutputError(f"{output}: cannot be written: {error.strerror}") from error
     for path in reports:
@@ -71,7 +71,7 @@ def write_text(text: str, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, path)
+        unfinished.replace(path)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error

@@ -20,7 +20,7 @@ from compressor.recipe import Gates, Recipe, check_against_model
 from compressor.recipe.load import plain
 from compressor.recipe.schema import RuntimeSection
 from compressor.recipe.tree import Tree
-from compressor.report import Json, Report
+from compressor.report import Json, LatencyComparison, Report
 from compressor.runtime import latency
 from compressor.runtime.environment import environment, versions
 
@@ -189,15 +189,15 @@ def _finish(recipe: Recipe, compressed: Compressed, workspace: Workspace, notes:
         accuracy=figures.accuracy,
         latency=figures.latency,
         gates=(),
-        warnings=(*workspace.samples.warnings, *notes, *_warnings(recipe, figures.latency and figures.latency.low)),
+        warnings=(*workspace.samples.warnings, *notes, *_warnings(recipe, figures.latency)),
         environment=environment(),
         receipt=record,
     )
     return replace(report, gates=gates.check(recipe.gates, report))
 
 
-def _warnings(recipe: Recipe, least_ratio: float | None) -> list[str]:
+def _warnings(recipe: Recipe, timed: LatencyComparison | None) -> list[str]:
     found = [warning for step in recipe.passes for warning in step.warnings()]
-    if least_ratio is not None and least_ratio > 1:
+    if timed is not None and timed.low > 1:
         found.append("the result is slower than the reference on this machine")
     return found

@@ -52,7 +52,7 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event = self.peek_event()
+        event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise _Refused("anchors and aliases are not understood; use vars: and ${name}", event.start_mark)
         if getattr(event, "tag", None) not in (None, "!"):
@@ -60,7 +60,7 @@ class _Loader(yaml.SafeLoader):
         self._depth = getattr(self, "_depth", 0) + 1
         if self._depth > _DEEPEST:
             raise _Refused(f"nested deeper than {_DEEPEST} levels", event.start_mark)
-        node = super().compose_node(parent, index)  # type: ignore[arg-type]
+        node = super().compose_node(parent, index)
         self._depth -= 1
         return node
 

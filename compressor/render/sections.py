@@ -80,6 +80,10 @@ def _cost(report: Report) -> Section:
     return Section("Cost", ("", "reference", "result", ""), tuple(rows))
 
 
+def _sizes(before: int, after: int) -> tuple[str, str, str]:
+    return words.size(before), words.size(after), f"{before / after:.2f}x smaller"
+
+
 def _zeros(measurement: Measurement) -> str:
     return words.percent(measurement.zeros / max(measurement.parameters, 1), 1)
 

@@ -59,6 +59,10 @@ def _headline(report: Report) -> Text:
     return text.append("\n")
 
 
+def _judged(good: bool, bad: bool) -> str:
+    return "bold green" if good else "bold red" if bad else ""
+
+
 def _closing(report: Report) -> Iterator[RenderableType]:
     executed = kernels(report.result)
     if executed:

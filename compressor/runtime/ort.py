@@ -1,22 +1,23 @@
 """ONNX Runtime on the CPU: a model file in, arrays out."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
-from compressor.errors import DataError, ModelError
+from compressor.errors import CompressorError, DataError, ModelError
 
 Array = NDArray[np.generic]
 Feeds = Mapping[str, Array]
 
 _SILENT = 4
 _PREFIX = re.compile(
-    r"^\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from \S+ failed:|Fatal error: |\S+\.(cc|h):\d+ [^\[]*\[?"
+    r"^\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from \S+ failed:|Fatal error: |\S+\.(?:cc|h):\d+ [^\[]*\[?"
 )
+_STATES = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoModel", "NoSuchFile", "NotImplemented")
 
 
 class Session:
@@ -35,6 +36,8 @@ class Session:
     """
 
     def __init__(self, path: Path, threads: int = 1, optimized: Path | None = None) -> None:
+        import onnxruntime  # slow to import
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -42,10 +45,8 @@ class Session:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if optimized is not None:
             options.optimized_model_filepath = str(optimized)
-        try:
+        with _failing_as(ModelError, f"{path}: ONNX Runtime cannot load it"):
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except (RuntimeError, ValueError, NotImplementedError, *_FAILURES) as error:
-            raise ModelError(f"{path}: ONNX Runtime cannot load it: {_first_line(error)}") from error
         self.path = path
         self.output_names = tuple(o.name for o in self._session.get_outputs())
 
@@ -55,30 +56,20 @@ class Session:
         Raises:
             DataError: the model cannot take these arrays.
         """
-        try:
+        shapes = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in feeds.items())
+        with _failing_as(DataError, f"{self.path}: cannot run on {shapes}"):
             outputs = self._session.run(None, dict(feeds))
-        except (RuntimeError, ValueError, NotImplementedError, *_FAILURES) as error:
-            shapes = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in feeds.items())
-            raise DataError(f"{self.path}: cannot run on {shapes}: {_first_line(error)}") from error
         return dict(zip(self.output_names, outputs, strict=True))
 
 
-def version() -> str:
-    """The version of ONNX Runtime."""
-    return str(onnxruntime.__version__)
-
-
-def _runtime_failures() -> tuple[type[Exception], ...]:
+@contextmanager
+def _failing_as(kind: type[CompressorError], place: str) -> Iterator[None]:
+    """Turn what ONNX Runtime raises into one line."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoModel", "NoSuchFile", "NotImplemented")
-    return (*(getattr(state, name) for name in names), state.RuntimeException)
-
-
-_FAILURES = _runtime_failures()
-
-
-def _first_line(error: BaseException) -> str:
-    """What is wrong, without the runtime's own codes and places."""
-    text = str(error).strip().splitlines()[0]
-    return _PREFIX.sub("", text).strip()
+    failures: tuple[type[Exception], ...] = (RuntimeError, ValueError, *(getattr(state, name) for name in _STATES))
+    try:
+        yield
+    except failures as error:
+        text = str(error).strip().splitlines()[0]
+        raise kind(f"{place}: {_PREFIX.sub('', text).strip()}") from error
