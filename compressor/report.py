@@ -62,7 +62,8 @@ class OutputFidelity:
         output: its name.
         finite: False when the result holds NaN or infinity where the reference does not.
         agreement: share of samples on which both pick the same class (outputs of shape (samples,
-            classes)), or of equal entries (integer outputs); None for other outputs.
+            classes)), or of equal entries (integer outputs); None for other outputs, and for
+            normalized embeddings.
         cosine: mean over samples; None for integer outputs.
         sqnr_db: signal-to-quantization-noise ratio, dB; None for integer outputs.
         kl: mean KL divergence of the softmax, nats; None where there are no classes.

@@ -49,7 +49,7 @@ class OutputComparison:
         self._signal += float(np.square(expected).sum())
         self._noise += float(np.square(expected - found).sum())
         self._cosine += float(cosine(expected, found).sum())
-        self._classes &= batched and reference.ndim == 2 and reference.shape[1] > 1
+        self._classes &= batched and reference.ndim == 2 and reference.shape[1] > 1 and not _unit_vectors(expected)
         if self._classes:
             self._equal += int((expected.argmax(axis=1) == found.argmax(axis=1)).sum())
             self._kl += float(kl_divergence(expected, found).sum())
@@ -67,6 +67,12 @@ class OutputComparison:
             sqnr(self._signal, self._noise),
             self._kl / count if self._classes else None,
         )
+
+
+def _unit_vectors(rows: Doubles) -> bool:
+    """Whether these are normalized embeddings, whose largest entry means nothing, rather than scores."""
+    lengths = np.linalg.norm(rows, axis=1)
+    return bool(np.allclose(lengths, 1, atol=1e-3) and (rows < 0).any())
 
 
 def _rows(array: Array, samples: int, batched: bool) -> Doubles:

@@ -36,6 +36,28 @@ def fold_affine(model: ir.Model) -> Iterator[Folded]:
             yield found
 
 
+def merge_biases(model: ir.Model) -> Iterator[Folded]:
+    """Turn MatMul of a matrix by a constant, followed by Add of a constant per output, into Gemm."""
+    for weight in list(find_weights(model)):
+        node, output = weight.uses[0].node, weight.uses[0].node.outputs[0]
+        uses = [Use(*use) for use in output.uses()]
+        source = node.inputs[0]
+        if node.op_type != "MatMul" or weight.uses[0].idx != 1 or len(weight.shape) != 2 or len(uses) != 1:
+            continue
+        if source is None or source.shape is None or len(source.shape) != 2 or output.is_graph_output():
+            continue
+        add, columns = uses[0].node, weight.shape[1]
+        bias = add.inputs[1 - uses[0].idx] if add.op_type == "Add" and add.graph is node.graph else None
+        array = constant(bias)
+        if bias is None or array is None or array.shape not in ((columns,), (1, columns)):
+            continue
+        node.op_type = "Gemm"
+        node.resize_inputs(3)
+        node.replace_input_with(2, bias)
+        bypass(add, output)
+        yield Folded(node.name or "", "Gemm", "Add")
+
+
 def _foldable(weight: Weight) -> bool:
     node = weight.uses[0].node
     if node.op_type not in _LINEAR or len(weight.uses) > 1 or len(weight.value.uses()) > 1:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from compressor.graph.edit import bypass
-from compressor.graph.fold import Folded, fold_affine
+from compressor.graph.fold import Folded, fold_affine, merge_biases
 from compressor.graph.model import Model
 from compressor.graph.reading import keeping_outputs, quiet_libraries
 from compressor.graph.weights import find_weights
@@ -27,6 +27,7 @@ def simplify(model: Model) -> Iterator[Folded]:
         optimizer.optimize_ir(model.ir)
     _drop_inert(model.ir)
     _restore_names(model.ir, names)
+    yield from merge_biases(model.ir)
     yield from fold_affine(model.ir)
     common.DeduplicateHashedInitializersPass()(model.ir)
     common.RemoveUnusedNodesPass()(model.ir)

@@ -126,7 +126,7 @@ def compare(
             accuracy=figures.accuracy,
             latency=figures.latency,
             gates=(),
-            warnings=workspace.samples.warnings,
+            warnings=workspace.samples.warnings(calibrated=False),
             environment=environment(),
             receipt=json.loads(stored) if stored else {},
         )
@@ -189,15 +189,16 @@ def _finish(recipe: Recipe, compressed: Compressed, workspace: Workspace, notes:
         accuracy=figures.accuracy,
         latency=figures.latency,
         gates=(),
-        warnings=(*workspace.samples.warnings, *notes, *_warnings(recipe, figures.latency)),
+        warnings=(*_warnings(recipe, workspace, figures.latency), *notes),
         environment=environment(),
         receipt=record,
     )
     return replace(report, gates=gates.check(recipe.gates, report))
 
 
-def _warnings(recipe: Recipe, timed: LatencyComparison | None) -> list[str]:
-    found = [warning for step in recipe.passes for warning in step.warnings()]
+def _warnings(recipe: Recipe, workspace: Workspace, timed: LatencyComparison | None) -> list[str]:
+    found = [*workspace.samples.warnings(any(step.needs_calibration for step in recipe.passes))]
+    found += [warning for step in recipe.passes for warning in step.warnings()]
     if timed is not None and timed.low > 1:
         found.append("the result is slower than the reference on this machine")
     return found

@@ -6,6 +6,7 @@ from compressor.data import AnySource, Dataset, MetricName, RandomSource
 from compressor.graph.model import Model
 
 _MOST_HELD_OUT = 512
+_MADE_UP = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,14 +18,27 @@ class Samples:
         evaluation: for the judgement; there always is some.
         seen: what the report says of the evaluation data.
         metric: of accuracy, if there are labels.
-        warnings: what the reader must know of the data.
+        made_up: whether calibration and evaluation are random inputs.
     """
 
     calibration: Dataset | None
     evaluation: Dataset
     seen: str
     metric: MetricName | None
-    warnings: tuple[str, ...]
+    made_up: tuple[bool, bool]
+
+    def warnings(self, calibrated: bool) -> tuple[str, ...]:
+        """What the reader must know of the data.
+
+        Args:
+            calibrated: whether a pass used the calibration data.
+        """
+        found = []
+        if calibrated and self.made_up[0]:
+            found.append("calibrated on random inputs: ranges say little about real ones; give data.calibration")
+        if self.made_up[1]:
+            found.append("fidelity is measured on random inputs, and says little about real ones")
+        return tuple(found)
 
 
 def open_samples(calibration: AnySource | None, evaluation: AnySource | None, model: Model, seed: int) -> Samples:
@@ -35,29 +49,21 @@ def open_samples(calibration: AnySource | None, evaluation: AnySource | None, mo
     """
     if calibration is None:
         return _only_evaluation(evaluation, model, seed)
-    warnings = _warnings(calibration)
+    random = isinstance(calibration, RandomSource)
     if evaluation is not None and not calibration.same_samples(evaluation):
         learn = calibration.open(model, "data.calibration", seed)
         judge = evaluation.open(model, "data.evaluation", seed)
-        return Samples(learn, judge, "", evaluation.metric, warnings)
+        return Samples(learn, judge, "", evaluation.metric, (random, isinstance(evaluation, RandomSource)))
     source = evaluation if evaluation is not None else calibration
     learn, judge = source.open_split(model, "data.calibration", seed, calibration.samples)
     if not len(judge):
-        return Samples(learn, learn, ", seen in calibration", source.metric, warnings)
+        return Samples(learn, learn, ", seen in calibration", source.metric, (random, random))
     most = source.samples if evaluation is not None else _MOST_HELD_OUT
     held_out = judge.split(most or len(judge))[0]
-    return Samples(learn, held_out, ", held out", source.metric, warnings)
+    return Samples(learn, held_out, ", held out", source.metric, (random, random))
 
 
 def _only_evaluation(evaluation: AnySource | None, model: Model, seed: int) -> Samples:
-    if evaluation is not None:
-        return Samples(None, evaluation.open(model, "data.evaluation", seed), "", evaluation.metric, ())
-    made_up = RandomSource(samples=16).open(model, "data", seed)
-    warning = "no data given: fidelity is measured on random inputs, and says little about real ones"
-    return Samples(None, made_up, "", None, (warning,))
-
-
-def _warnings(calibration: AnySource) -> tuple[str, ...]:
-    if not isinstance(calibration, RandomSource):
-        return ()
-    return ("calibrated on random inputs: ranges say little about real data; give data.calibration for a real model",)
+    source = evaluation or RandomSource(samples=_MADE_UP)
+    judge = source.open(model, "data.evaluation", seed)
+    return Samples(None, judge, "", source.metric, (False, isinstance(source, RandomSource)))

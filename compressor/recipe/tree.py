@@ -51,23 +51,27 @@ class _Loader(yaml.SafeLoader):
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
+    _depth = 0
+
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise _Refused("anchors and aliases are not understood; use vars: and ${name}", event.start_mark)
-        if getattr(event, "tag", None) not in (None, "!"):
-            raise _Refused(f"tags are not understood: {event.tag}", event.start_mark)
-        self._depth = getattr(self, "_depth", 0) + 1
-        if self._depth > _DEEPEST:
-            raise _Refused(f"nested deeper than {_DEEPEST} levels", event.start_mark)
+            raise _refused("anchors and aliases are not understood; use vars: and ${name}", event.start_mark)
+        tag = getattr(event, "tag", None)
+        if tag not in (None, "!"):
+            raise _refused(f"tags are not understood: {tag}", event.start_mark)
+        if self._depth == _DEEPEST:
+            raise _refused(f"nested deeper than {_DEEPEST} levels", event.start_mark)
+        self._depth += 1
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
 
 
-class _Refused(yaml.MarkedYAMLError):
-    def __init__(self, problem: str, mark: yaml.Mark) -> None:
-        super().__init__(problem=problem, problem_mark=mark)
+def _refused(problem: str, mark: object) -> yaml.MarkedYAMLError:
+    error = yaml.MarkedYAMLError(problem=problem)
+    error.problem_mark = mark  # type: ignore[assignment]
+    return error
 
 
 for _tag, _pattern, _first in (
@@ -126,7 +130,7 @@ def _build(loader: _Loader, node: yaml.Node, path: Path_, places: dict[Path_, Pl
             for key_node, value_node in node.value:
                 key = str(key_node.value)
                 if key in found:
-                    raise _Refused(f"{key} is given twice", key_node.start_mark)
+                    raise _refused(f"{key} is given twice", key_node.start_mark)
                 found[key] = _build(loader, value_node, (*path, key), places, name, folder)
                 places[(*path, key)] = Place(name, key_node.start_mark.line + 1, key_node.start_mark.column + 1)
             return found

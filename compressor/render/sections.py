@@ -106,7 +106,7 @@ def _fidelity(report: Report) -> Section:
     ]
     rows += [(name, f"not compared: {reason}", "", "", "") for name, reason in fidelity.ignored.items()]
     title = f"Fidelity: agreement with the reference on {_plural(fidelity.samples, 'sample')} ({fidelity.data})"
-    return Section(title, ("output", "same class", "cosine", "SQNR", "KL"), tuple(rows))
+    return Section(title, ("output", "agreement", "cosine", "SQNR", "KL"), tuple(rows))
 
 
 def _accuracy(report: Report) -> Section:

@@ -7,8 +7,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from compressor.render import words
 from compressor.render.sections import Section, kernels, sections
-from compressor.report import Report
+from compressor.report import Fidelity, Report
 
 _FREE_TEXT = ("why", "which", "what", "layer", "output", "")
 
@@ -42,8 +43,8 @@ def _style(cell: str) -> str:
 def _headline(report: Report) -> Text:
     text = Text()
     if report.result.path != report.reference.path:
-        text.append(f"{report.reference.path} → ", style="dim")
-    text.append(report.result.path, style="bold")
+        text.append(f"{words.path(report.reference.path)} → ", style="dim")
+    text.append(words.path(report.result.path), style="bold")
     text.append(
         f"\n{report.compression_ratio:.2f}x smaller", style="bold green" if report.compression_ratio > 1 else ""
     )
@@ -54,9 +55,14 @@ def _headline(report: Report) -> Text:
         text.append(
             word, style="bold green" if report.latency.high < 1 else "bold red" if report.latency.low > 1 else ""
         )
-    if report.fidelity.agreement is not None:
-        text.append(f", same class on {100 * report.fidelity.agreement:.1f} % of samples")
+    text.append(_fidelity(report.fidelity))
     return text.append("\n")
+
+
+def _fidelity(fidelity: Fidelity) -> str:
+    if fidelity.agreement is not None:
+        return f", agrees on {100 * fidelity.agreement:.1f} % of samples"
+    return "" if fidelity.cosine is None else f", cosine {fidelity.cosine:.4f}"
 
 
 def _judged(good: bool, bad: bool) -> str:

@@ -1,6 +1,8 @@
 """Numbers as people read them."""
 
+import os
 from math import isinf
+from pathlib import Path
 
 
 def size(nbytes: float) -> str:
@@ -45,3 +47,8 @@ def number(value: float | None, digits: int = 4) -> str:
 def metric(name: str, value: float) -> str:
     """A metric in the unit people give it in."""
     return percent(value) if name in ("top1", "top5", "agreement") else f"{value:.4g}"
+
+
+def path(text: str) -> str:
+    """A path the shorter way: from here, or from the root."""
+    return min(os.path.relpath(text), str(Path(text).absolute()), key=len)
