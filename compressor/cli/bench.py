@@ -19,8 +19,9 @@ def bench(
     """Measure one model on this machine: latency, peak memory, kernels."""
     from dataclasses import asdict
 
+    from compressor.cli.messages import write_json
     from compressor.cli.sources import source
-    from compressor.cli.terminal import progress, stdout, write_json
+    from compressor.cli.terminal import progress, stdout
     from compressor.pipeline.measuring import measure_model
     from compressor.pipeline.workspace import open_workspace
     from compressor.recipe.load import judged

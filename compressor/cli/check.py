@@ -5,7 +5,7 @@ from compressor.cli.options import QuietOption, RecipeArgument, SetOption
 
 def check(recipe: RecipeArgument, set_: SetOption = None, quiet: QuietOption = False) -> None:
     """Check a recipe without running it: every field, path and selector, all problems at once."""
-    from compressor.cli.terminal import note
+    from compressor.cli.messages import note
     from compressor.graph.model import Model
     from compressor.recipe import check_against_model, load
 

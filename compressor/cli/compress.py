@@ -40,7 +40,8 @@ def compress(
     """Compress a model with a preset; the recipe used is written beside the result."""
     from compressor import pipeline
     from compressor.cli.finish import finish, show_recipe
-    from compressor.cli.terminal import note, progress
+    from compressor.cli.messages import note
+    from compressor.cli.terminal import progress
     from compressor.pipeline.publish import refuse_overwriting, write_text
     from compressor.recipe import PRESETS, check_against_model, dump
 

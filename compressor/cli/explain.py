@@ -9,7 +9,8 @@ def explain(model: ModelArgument, json: JsonOption = None) -> None:
 
     import yaml
 
-    from compressor.cli.terminal import stdout, write_json
+    from compressor.cli.messages import write_json
+    from compressor.cli.terminal import stdout
     from compressor.errors import ModelError
     from compressor.graph.model import Model
     from compressor.pipeline.run import RECEIPT

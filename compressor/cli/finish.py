@@ -4,7 +4,8 @@ from pathlib import Path
 
 import typer
 
-from compressor.cli.terminal import note, stdout, write_json
+from compressor.cli.messages import note, write_json
+from compressor.cli.terminal import stdout
 from compressor.recipe import Recipe, dump
 from compressor.report import Report
 

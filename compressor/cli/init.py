@@ -17,7 +17,7 @@ def init(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Write a commented recipe for a model, to be edited."""
-    from compressor.cli.terminal import note
+    from compressor.cli.messages import note
     from compressor.graph.model import Model
     from compressor.pipeline.publish import refuse_overwriting, write_text
     from compressor.render.starter import starter

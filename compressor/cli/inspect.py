@@ -15,7 +15,8 @@ def inspect(
     """Show what is in a model: inputs, outputs, layers, size, multiply-accumulates."""
     from dataclasses import asdict
 
-    from compressor.cli.terminal import stdout, write_json
+    from compressor.cli.messages import write_json
+    from compressor.cli.terminal import stdout
     from compressor.pipeline.inspecting import inspect_model
     from compressor.render.overview import draw_inspection
 

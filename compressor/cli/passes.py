@@ -12,7 +12,8 @@ def passes(
     json: JsonOption = None,
 ) -> None:
     """List the passes, or the fields of one."""
-    from compressor.cli.terminal import stdout, write_json
+    from compressor.cli.messages import write_json
+    from compressor.cli.terminal import stdout
     from compressor.errors import UsageError
     from compressor.passes import PASSES
     from compressor.render.overview import draw_fields, draw_passes

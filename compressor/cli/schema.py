@@ -3,7 +3,7 @@
 
 def schema() -> None:
     """Print the JSON Schema of recipes, with which editors complete and check them."""
-    from compressor.cli.terminal import write_json
+    from compressor.cli.messages import write_json
     from compressor.recipe import Recipe
 
     described = Recipe.model_json_schema()

@@ -1,10 +1,7 @@
-"""Where words go: data to stdout, everything else to stderr."""
+"""What Rich draws: data on stdout, progress on stderr."""
 
-import json
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TypeVar
 
 from rich.console import Console
@@ -48,20 +45,3 @@ def progress(quiet: bool) -> Iterator[Progress]:
 def stdout() -> Console:
     """For data; 80 columns where it is no terminal."""
     return Console(highlight=False, soft_wrap=False)
-
-
-def note(text: str, quiet: bool = False) -> None:
-    """A line for the person at the terminal."""
-    if not quiet:
-        sys.stderr.write(f"{text}\n")
-
-
-def write_json(data: object, target: str) -> None:
-    """JSON to a file, or to stdout for "-"."""
-    text = json.dumps(data, indent=2, ensure_ascii=False)
-    if target == "-":
-        sys.stdout.write(f"{text}\n")
-        return
-    from compressor.pipeline.publish import write_text
-
-    write_text(f"{text}\n", Path(target))

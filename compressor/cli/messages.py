@@ -1,0 +1,22 @@
+"""Plain words: data to stdout, everything else to stderr. Does not import Rich, so that it starts quickly."""
+
+import json
+import sys
+from pathlib import Path
+
+
+def note(text: str, quiet: bool = False) -> None:
+    """A line for the person at the terminal."""
+    if not quiet:
+        sys.stderr.write(f"{text}\n")
+
+
+def write_json(data: object, target: str) -> None:
+    """JSON to a file, or to stdout for "-"."""
+    text = json.dumps(data, indent=2, ensure_ascii=False)
+    if target == "-":
+        sys.stdout.write(f"{text}\n")
+        return
+    from compressor.pipeline.publish import write_text
+
+    write_text(f"{text}\n", Path(target))
