@@ -257,6 +257,7 @@ class Report:
         latency: None when not measured.
         gates: one per threshold.
         warnings: what the reader must know before trusting the figures.
+        notes: what else was tried.
         environment: processor, versions.
         receipt: resolved recipe, versions and hash of the source, as stored in the model.
     """
@@ -269,6 +270,7 @@ class Report:
     latency: LatencyComparison | None
     gates: tuple[GateResult, ...]
     warnings: tuple[str, ...]
+    notes: tuple[str, ...]
     environment: Mapping[str, str]
     receipt: Mapping[str, Json]
 

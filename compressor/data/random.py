@@ -1,6 +1,7 @@
 """Samples out of nothing but the model's own input shapes: good for speed, poor for ranges."""
 
 from collections.abc import Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -112,8 +113,10 @@ def _runnable_shapes(
         file = Path(folder) / "model.onnx"
         model.save(file)
         session = Session(file)
-        for size in SIZES:
-            shapes = {s.name: given.get(s.name) or _filled(s, size) for s in specs}
+        for size, everywhere in product(SIZES, (True, False)):
+            shapes = {
+                s.name: given.get(s.name) or f for s, f in zip(specs, _filled(specs, size, everywhere), strict=True)
+            }
             try:
                 session.run(RandomDataset("", specs, shapes, values, range(1), 0).feed(0))
             except CompressorError as error:
@@ -130,6 +133,17 @@ def _complete(spec: TensorSpec) -> bool:
     return spec.shape is not None and all(isinstance(d, int) for d in spec.shape)
 
 
-def _filled(spec: TensorSpec, size: int) -> tuple[int, ...]:
-    shape = spec.shape if spec.shape is not None else (None,)
-    return tuple(d if isinstance(d, int) else (1 if axis == 0 else size) for axis, d in enumerate(shape))
+def _filled(specs: tuple[TensorSpec, ...], size: int, everywhere: bool) -> list[tuple[int, ...]]:
+    """Shapes with `size` for open dimensions, of all inputs or of the first alone, and 1 for the batch.
+
+    The batch is the first axis, and whatever else bears the name of one.
+    """
+    shapes = [spec.shape if spec.shape is not None else (None,) for spec in specs]
+    batches = {shape[0] for shape in shapes if shape and isinstance(shape[0], str)}
+    return [
+        tuple(
+            d if isinstance(d, int) else size if axis and d not in batches and (everywhere or not number) else 1
+            for axis, d in enumerate(shape)
+        )
+        for number, shape in enumerate(shapes)
+    ]

@@ -127,6 +127,7 @@ def compare(
             latency=figures.latency,
             gates=(),
             warnings=workspace.samples.warnings(calibrated=False),
+            notes=(),
             environment=environment(),
             receipt=json.loads(stored) if stored else {},
         )
@@ -189,7 +190,8 @@ def _finish(recipe: Recipe, compressed: Compressed, workspace: Workspace, notes:
         accuracy=figures.accuracy,
         latency=figures.latency,
         gates=(),
-        warnings=(*_warnings(recipe, workspace, figures.latency), *notes),
+        warnings=tuple(_warnings(recipe, workspace, figures.latency)),
+        notes=notes,
         environment=environment(),
         receipt=record,
     )

@@ -14,6 +14,8 @@ def markdown(report: Report) -> str:
         lines += [f"ONNX Runtime runs {executed}.", ""]
     if report.warnings:
         lines += ["## Warnings", "", *(f"- {warning}" for warning in report.warnings), ""]
+    if report.notes:
+        lines += ["## Notes", "", *(f"- {note}" for note in report.notes), ""]
     lines += ["## Measured on", "", *(f"- {key}: {value}" for key, value in report.environment.items()), ""]
     return "\n".join(lines)
 

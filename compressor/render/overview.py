@@ -90,8 +90,8 @@ def _layer_types(found: Inspection) -> Section:
     for layer_type, count in counts.most_common():
         members = [layer for layer in found.layers if layer.layer == layer_type]
         sizes = words.size(sum(layer.nbytes for layer in members))
-        macs = words.count(sum(layer.macs or 0 for layer in members))
-        rows.append((layer_type, str(count), sizes, macs))
+        macs = sum(layer.macs or 0 for layer in members)
+        rows.append((layer_type, str(count), sizes, words.count(macs) if macs else "–"))
     return Section("Weights by layer type", ("type", "weights", "bytes", "MACs"), tuple(rows))
 
 

@@ -80,5 +80,7 @@ def _closing(report: Report) -> Iterator[RenderableType]:
             f"{environment['onnxruntime']}, {report.latency.runs} pairs, {report.latency.clock}.",
             style="dim",
         )
+    for note in report.notes:
+        yield Text.assemble(("note: ", "cyan"), note)
     for warning in report.warnings:
         yield Text.assemble(("warning: ", "yellow"), warning)
