@@ -1,5 +1,7 @@
 """Samples in array files: .npz, .npy, .safetensors."""
 
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
@@ -49,7 +51,10 @@ class ArraysSource(Source, Normalization):
         for name in (*names.values(), *labels.values()):
             if name not in arrays:
                 raise DataError(f"{place}: {self.path} has no array {name}; it has {', '.join(sorted(arrays))}")
-        counts = {name: len(arrays[name]) for name in (*names.values(), *labels.values()) if arrays[name].ndim}
+        for name in (*names.values(), *labels.values()):
+            if not arrays[name].ndim:
+                raise DataError(f"{place}: {self.path}: {name} is a single number; its first axis must count samples")
+        counts = {name: len(arrays[name]) for name in (*names.values(), *labels.values())}
         if len(set(counts.values())) > 1:
             raise DataError(f"{place}: {self.path}: arrays differ in samples: {counts}")
         count = next(iter(counts.values()), 0)
@@ -93,16 +98,16 @@ class ArraysDataset(Dataset):
     def batches(self) -> Iterator[Batch]:
         for start in range(0, len(self._rows), self.batch):
             rows = self._rows[start : start + self.batch]
-            if len(rows) < self.batch and _fixed(self.specs):
-                rows = np.resize(rows, self.batch)
-            feeds = {spec.name: self._feed(spec, rows, start) for spec in self.specs}
+            fed = np.resize(rows, self.batch) if _fixed(self.specs) else rows
+            feeds = {spec.name: self._feed(spec, fed, start) for spec in self.specs}
             yield Batch(feeds, {name: array[rows] for name, array in self._labels.items()}, len(rows))
 
     def _feed(self, spec: TensorSpec, rows: NDArray[np.int64], start: int) -> Array:
         array = self._arrays[spec.name]
         whole = spec.shape is not None and array.ndim == len(spec.shape) + 1
         picked = array[rows[0]] if whole else array[rows]
-        return fit(self._normalization.apply(picked, spec), spec, f"{self._place}: {spec.name}, sample {start}")
+        place = f"{self._place}: {spec.name}, sample {start}"
+        return fit(self._normalization.apply(picked, spec, place), spec, place)
 
     def split(self, first: int) -> tuple[Dataset, Dataset]:
         return self._with(self._rows[:first]), self._with(self._rows[first:])
@@ -125,17 +130,24 @@ def _only_array(arrays: Mapping[str, Array], specs: tuple[TensorSpec, ...]) -> d
 
 
 def _read(path: Path, place: str) -> dict[str, Array]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
     try:
         match path.suffix:
             case ".npy":
-                return {path.stem: np.load(path, mmap_mode="r", allow_pickle=False)}
+                return {path.stem: np.lib.format.open_memmap(path, mode="r")}
             case ".npz":
-                with np.load(path, allow_pickle=False) as stored:
-                    return {name: stored[name] for name in stored.files}
+                with zipfile.ZipFile(path) as archive:
+                    return {name.removesuffix(".npy"): _member(archive, name) for name in archive.namelist()}
             case ".safetensors":
-                from safetensors.numpy import load_file
-
                 return dict(load_file(path))
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{place}: {path}: cannot be read: {str(error).splitlines()[0]}") from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, SafetensorError) as error:
+        reason = (str(error).splitlines() or ["it is damaged"])[0]
+        raise DataError(f"{place}: {path}: cannot be read: {reason}") from error
     raise DataError(f"{place}: {path}: is no .npz, .npy or .safetensors file")
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> Array:
+    with archive.open(name) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)

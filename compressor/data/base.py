@@ -135,7 +135,10 @@ def fit(array: Array, spec: TensorSpec, place: str) -> Array:
         raise DataError(f"{place}: is {array.dtype}, but input {spec} wants {spec.dtype}")
     if not _shape_fits(array.shape, spec):
         raise DataError(f"{place}: has shape {list(array.shape)}, but the model's input is {spec}")
-    converted = array.astype(wanted, copy=False)
+    with np.errstate(over="ignore"):
+        converted = array.astype(wanted, copy=False)
+    if np.issubdtype(wanted, np.integer) and not np.array_equal(converted, array):
+        raise DataError(f"{place}: holds numbers that {spec.dtype}, the type of input {spec.name}, cannot hold")
     if np.issubdtype(wanted, np.floating) and not np.isfinite(converted).all():
         bad = int(np.argmin(np.isfinite(converted).reshape(len(converted), -1).all(axis=1))) if converted.ndim else 0
         raise DataError(f"{place}: holds NaN or infinity (first in sample {bad} of the batch); remove those samples")

@@ -64,6 +64,9 @@ class Picture(Settings):
             image = image.crop(_centre(image.size, self.crop, path))
         pixels = np.atleast_3d(np.asarray(image, np.float32))
         pixels = pixels[:, :, ::-1] if self.channels == "bgr" else pixels
+        for field, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (0, 1, pixels.shape[2]):
+                raise DataError(f"{path}: {field} has {len(values)} entries, the image {pixels.shape[2]} channels")
         mean, std = np.asarray(self.mean or 0, np.float32), np.asarray(self.std or 1, np.float32)
         normalized = ((pixels * np.float32(self.scale) - mean) / std).astype(np.float32)
         return normalized if self.layout == "nhwc" else normalized.transpose(2, 0, 1)
@@ -91,7 +94,7 @@ class ImagesSource(Source, Picture):
                 f"{place}: images feed one input, but the model has {', '.join(s.name for s in specs)}; "
                 "use source: arrays or python"
             )
-        files = _in_folder(self.path) if self.list is None else _in_list(self.path, self.list, place)
+        files = _in_folder(self.path, place) if self.list is None else _in_list(self.path, self.list, place)
         if not files:
             raise DataError(f"{place}: no images in {self.list or self.path}; {', '.join(SUFFIXES)} are known")
         if self.labels and any(f.label is None for f in files):
@@ -117,9 +120,9 @@ class ImagesDataset(Dataset):
         spec = self.specs[0]
         for start in range(0, len(self._files), self.batch):
             files = self._files[start : start + self.batch]
-            if len(files) < self.batch and spec.shape and isinstance(spec.shape[0], int):
-                files = [files[i % len(files)] for i in range(self.batch)]
-            feed = fit(self._stack(files), spec, str(files[0].path))
+            fixed = spec.shape is not None and isinstance(spec.shape[0], int)
+            fed = [files[i % len(files)] for i in range(self.batch)] if fixed else files
+            feed = fit(self._stack(fed), spec, str(files[0].path))
             labels: dict[str, Array] = {"": np.array([f.label for f in files])} if self._labelled else {}
             yield Batch({spec.name: feed}, labels, len(files))
 
@@ -139,7 +142,9 @@ class ImagesDataset(Dataset):
         return ImagesDataset(self.name, self.specs[0], self.batch, files, self._picture, self._labelled)
 
 
-def _in_folder(folder: Path) -> list[ImageFile]:
+def _in_folder(folder: Path, place: str) -> list[ImageFile]:
+    if not folder.is_dir():
+        raise DataError(f"{place}: {folder}: is not a folder; give the folder of the images, and list: for a csv")
     classes = sorted(d.name for d in folder.iterdir() if d.is_dir())
     files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES)
     return [ImageFile(f, _class_of(f, folder, classes)) for f in files]

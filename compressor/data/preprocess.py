@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from compressor.data.base import Array, Settings
+from compressor.errors import DataError
 from compressor.graph.model import TensorSpec
 
 
@@ -35,26 +36,33 @@ class Normalization(Settings):
     def _sequence(cls, value: object) -> object:
         return (value,) if isinstance(value, (int, float)) else value
 
-    def apply(self, array: Array, spec: TensorSpec) -> Array:
-        """The feed for input `spec`, of its float type; arrays for integer inputs only change layout."""
+    def apply(self, array: Array, spec: TensorSpec, place: str) -> Array:
+        """The feed for input `spec`, of its float type; arrays for integer inputs only change layout.
+
+        Raises:
+            DataError: `mean` or `std` do not fit the channels.
+        """
         moved = _moved(array, self.layout)
         if not np.issubdtype(np.dtype(spec.dtype), np.floating):
+            return moved
+        if not np.issubdtype(moved.dtype, np.number):
             return moved
         untouched = self.scale == 1 and not self.mean and not self.std
         if untouched and np.issubdtype(moved.dtype, np.floating):
             return moved
         real = moved.astype(np.float32) * np.float32(self.scale)
         channel = 1 if self.layout != "nchw_to_nhwc" and real.ndim > 2 else real.ndim - 1
-        if self.mean:
-            real = real - _along(self.mean, real.ndim, channel)
-        if self.std:
-            real = real / _along(self.std, real.ndim, channel)
-        return real
+        for field, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (0, 1, real.shape[channel] if real.ndim else 1):
+                raise DataError(
+                    f"{place}: {field} has {len(values)} entries, input {spec.name} {real.shape[channel]} channels"
+                )
+        return (real - _along(self.mean or (0.0,), real.ndim, channel)) / _along(self.std or (1.0,), real.ndim, channel)
 
 
 def _along(values: tuple[float, ...], ndim: int, axis: int) -> NDArray[np.float32]:
     shape = [1] * ndim
-    shape[axis] = len(values)
+    shape[axis:] = [len(values), *shape[axis + 1 :]]
     return np.asarray(values, np.float32).reshape(shape)
 
 

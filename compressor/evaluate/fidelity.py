@@ -41,10 +41,11 @@ class OutputComparison:
             return
         batched = reference.ndim > 0 and len(reference) >= samples
         expected, found = _rows(reference, samples, batched), _rows(result, samples, batched)
-        if not np.isfinite(found[np.isfinite(expected)]).all():
+        known = np.isfinite(expected)
+        if not np.isfinite(found[known]).all():
             self._finite = False
             return
-        expected, found = np.nan_to_num(expected), np.nan_to_num(found)
+        expected, found = np.where(known, expected, 0.0), np.where(known, found, 0.0)
         self._samples += len(expected)
         self._signal += float(np.square(expected).sum())
         self._noise += float(np.square(expected - found).sum())

@@ -92,6 +92,13 @@ def remove_if_unused(value: ir.Value) -> None:
         value.graph.initializers.pop(value.name or "", None)
 
 
+def unique_names(model: ir.Model) -> None:
+    """Rename what was added under a name that is in use elsewhere in the model or its subgraphs."""
+    from onnx_ir.passes import common
+
+    common.NameFixPass()(model)
+
+
 def _free(graph: ir.Graph, name: str) -> str:
     if name not in graph.initializers:
         return name

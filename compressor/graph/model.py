@@ -144,17 +144,48 @@ class Model:
         with _beside(path) as folder:
             written = folder / path.name
             if self.nbytes() > EXTERNAL_DATA_BYTES:
-                ir.save(self.ir, written, external_data=f"{path.name}.data", size_threshold_bytes=_EXTERNAL_ARRAY_BYTES)
+                ir.save(
+                    self.ir, written, external_data=data_path(path).name, size_threshold_bytes=_EXTERNAL_ARRAY_BYTES
+                )
             else:
                 written.write_bytes(self._proto_bytes())
-            for file in sorted(folder.iterdir(), key=lambda f: f == written):
+            for file in folder.iterdir():
                 _flush(file)
-                file.replace(path.parent / file.name)
+            move(written, path)
 
     def _proto_bytes(self) -> bytes:
         inlined = ir.external_data.load_to_model(self.ir.clone())
         data: bytes = ir.to_proto(inlined).SerializeToString()
         return data
+
+
+def data_path(path: Path) -> Path:
+    """Where the arrays of a large model lie."""
+    return path.with_name(f"{path.name}.data")
+
+
+def move(file: Path, path: Path) -> None:
+    """Give a finished model file, and its arrays if they lie beside it, the name `path` on the same file system.
+
+    Either both files are replaced or, when that fails, neither. Arrays of a model that was at
+    `path` before and that the new one does not use are removed.
+
+    Raises:
+        OSError: no permission.
+    """
+    old, new, kept = data_path(path), data_path(file), file.with_name(".replaced")
+    if old.exists():
+        old.replace(kept)
+    try:
+        if new.exists():
+            new.replace(old)
+        file.replace(path)
+    except OSError:
+        old.unlink(missing_ok=True)
+        if kept.exists():
+            kept.replace(old)
+        raise
+    kept.unlink(missing_ok=True)
 
 
 def file_bytes(path: Path) -> int:

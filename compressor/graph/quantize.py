@@ -15,6 +15,7 @@ from compressor.graph.edit import (
     redirect,
     remove_if_unused,
     take_over_output,
+    unique_names,
 )
 from compressor.graph.model import Model
 from compressor.graph.regions import Region, after_activation, grow
@@ -78,6 +79,7 @@ def insert_activations(model: Model, plan: StaticPlan, grids: Mapping[str, Grid]
         insert(graph, value, [quantize, dequantize])
         if is_integer and value.is_graph_output():
             take_over_output(graph, value, result)
+    unique_names(model.ir)
 
 
 def insert_weight(weight: Weight, use: Use, quantized: Ints, grid: Grid) -> None:
@@ -200,8 +202,8 @@ def insert_embedding(weight: Weight, use: Use, quantized: Ints, grid: Grid) -> N
     node, name = use.node, weight.value.name or ""
     graph = _graph(node)
     indices, stem, real = node.inputs[1], node.name or "", ir.DataType.FLOAT
-    table = _stored_once(graph, f"{name}_quantized", quantized)
-    scales = _stored_once(graph, f"{name}_scale", grid.scale.reshape(-1, *[1] * (quantized.ndim - 1)))
+    table = _stored_once(graph, f"{name}_quantized", _to_array(weight, use, quantized))
+    scales = _stored_once(graph, f"{name}_scale", grid.scale.reshape(-1, *[1] * (len(weight.shape) - 1)))
     rows = new_node("Gather", [table, indices], f"{stem}_rows", ir.DataType.INT8)
     steps = new_node("Gather", [scales, indices], f"{stem}_steps", real)
     as_float = new_node("Cast", [rows.outputs[0]], f"{stem}_float", real, {"to": int(real)})
@@ -215,13 +217,13 @@ def insert_embedding(weight: Weight, use: Use, quantized: Ints, grid: Grid) -> N
 def _ranged_at_run_time(graph: ir.Graph, source: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
     """Quantized form, scale and zero point of `source`; layers that read the same tensor share them."""
     for node, _ in source.uses():
-        if node.op_type == "DynamicQuantizeLinear" and node.graph is graph:
+        if node.op_type == "DynamicQuantizeLinear" and node.graph in (graph, source.graph):
             return node.outputs[0], node.outputs[1], node.outputs[2]
     node = ir.node("DynamicQuantizeLinear", [source], num_outputs=3, name=f"{source.name}_ranged")
     kinds = (ir.DataType.UINT8, ir.DataType.FLOAT, ir.DataType.UINT8)
     for output, suffix, dtype in zip(node.outputs, ("quantized", "scale", "zero_point"), kinds, strict=True):
         output.name, output.type = f"{source.name}_ranged_{suffix}", ir.TensorType(dtype)
-    insert(graph, source, [node])
+    insert(source.graph or graph, source, [node])
     return node.outputs[0], node.outputs[1], node.outputs[2]
 
 

@@ -20,6 +20,8 @@ WORKING_OPSET = 21
 runs every operator of it."""
 
 _IR_VERSION = 10
+_OPSET_OF_COORDINATES = 11  # before it, Upsample and Resize knew one way only, which the converter forgets
+_OPSET_OF_HARDMAX = 13
 _QUANTIZED_TYPES = (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT4, ir.DataType.UINT4, ir.DataType.INT32)
 _QUANTIZED_INPUTS = {"DequantizeLinear": (0,), "MatMulInteger": (0, 1), "ConvInteger": (0, 1), "Gather": (0,)}
 _QUANTIZERS = {"QuantizeLinear", "DequantizeLinear"}
@@ -41,7 +43,9 @@ def read(path: Path) -> ir.Model:
     base = path.resolve().parent
     for graph in model.graphs():
         ir.external_data.set_base_dir(graph, base)
-    _check_external(model, path, base)
+    _check_arrays(model, path, base)
+    for graph in model.graphs():
+        graph.sort()
     _name_nodes(model)
     return model
 
@@ -153,28 +157,42 @@ def _name_nodes(model: ir.Model) -> None:
         node.name = name
 
 
-def _check_external(model: ir.Model, path: Path, base: Path) -> None:
-    """External data must lie in the model's folder and be as long as it says."""
-    for value in initializers(model):
-        tensor = value.const_value
-        if not isinstance(tensor, ir.ExternalTensor):
+def _check_arrays(model: ir.Model, path: Path, base: Path) -> None:
+    """Arrays must be as long as their shape says; external ones must lie in the model's folder."""
+    for tensor in _arrays(model):
+        if isinstance(tensor, ir.ExternalTensor):
+            _check_external(tensor, path, base)
             continue
-        file, place = (base / tensor.location).resolve(), f"{path}: {value.name}: external data {tensor.location}"
-        if not file.is_relative_to(base):
-            raise ModelError(f"{path}: {value.name}: external data {tensor.location} lies outside the model's folder")
-        if not file.is_file():
-            raise ModelError(
-                f"{path}: {value.name}: external data {tensor.location} is missing; put it beside the model"
-            )
-        end = (tensor.offset or 0) + tensor.nbytes
-        if file.stat().st_size < end:
-            raise ModelError(f"{place} is cut short: {file.stat().st_size} bytes, {end} needed")
+        try:
+            tensor.numpy()
+        except (ValueError, TypeError) as error:
+            raise ModelError(f"{path}: {tensor.name}: its bytes do not fit its shape {tensor.shape}") from error
+
+
+def _arrays(model: ir.Model) -> Iterator[ir.TensorProtocol]:
+    """Of initializers and Constant nodes."""
+    yield from (v.const_value for v in initializers(model) if v.const_value is not None)
+    for node in (node for graph in model.graphs() for node in graph if node.op_type == "Constant"):
+        yield from (a.as_tensor() for a in node.attributes.values() if a.type == ir.AttributeType.TENSOR)
+
+
+def _check_external(tensor: ir.ExternalTensor, path: Path, base: Path) -> None:
+    file, place = (base / tensor.location).resolve(), f"{path}: {tensor.name}: external data {tensor.location}"
+    if not file.is_relative_to(base):
+        raise ModelError(f"{place} lies outside the model's folder")
+    if not file.is_file():
+        raise ModelError(f"{place} is missing; put it beside the model")
+    end = (tensor.offset or 0) + tensor.nbytes
+    if file.stat().st_size < end:
+        raise ModelError(f"{place} is cut short: {file.stat().st_size} bytes, {end} needed")
 
 
 def _raise_opset(model: ir.Model, path: Path) -> None:
     from onnxscript import version_converter  # slow to import
 
     before = model.graph.opset_imports[""]
+    if before < _OPSET_OF_HARDMAX and any(n.op_type == "Hardmax" for g in model.graphs() for n in g):
+        raise ModelError(_not_raised(path, before, f"Hardmax flattens its input before opset {_OPSET_OF_HARDMAX}"))
     quiet_libraries()
     try:
         version_converter.convert_version(model, WORKING_OPSET, fallback=True)
@@ -182,6 +200,12 @@ def _raise_opset(model: ir.Model, path: Path) -> None:
         raise ModelError(_not_raised(path, before, str(_root_cause(error)))) from error
     if model.graph.opset_imports[""] != WORKING_OPSET:
         raise ModelError(_not_raised(path, before, "the converter refused it"))
+    if before < _OPSET_OF_COORDINATES:
+        for node in (n for g in model.graphs() for n in g if n.op_type == "Resize"):
+            node.attributes["coordinate_transformation_mode"] = ir.AttrString(
+                "coordinate_transformation_mode", "asymmetric"
+            )
+            node.attributes["nearest_mode"] = ir.AttrString("nearest_mode", "floor")
 
 
 def _not_raised(path: Path, opset: int, reason: str) -> str:

@@ -4,7 +4,7 @@ An integer region grows backwards from the layers that shall run in int8. Its ru
 Runtime's x86 kernels do, measured:
 
 - A convolution runs in int8 only when its output is quantized too; a matrix product may leave float.
-- Relu and Clip behind a layer are swallowed by its output's grid, and need no grid of their own.
+- Relu and Clip from 0 behind a layer are swallowed by its output's grid, and need no grid of their own.
 - Some operators have an integer kernel (Add, Mul, Concat, pooling …): they join when their output is
   wanted in integers and one of their inputs is there already.
 - Some only move data (Reshape, Transpose, MaxPool …): what goes in and what comes out share a grid.
@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from compressor.graph.edit import constant
 from compressor.graph.weights import Use, uses_of
 
 _SWALLOWED = ("Relu", "Clip")
@@ -104,11 +105,12 @@ def before_activation(value: ir.Value) -> ir.Value:
 
 
 def _swallows(use: Use) -> bool:
+    """Relu, and Clip from 0 up: their lower end is on every grid exactly, so ONNX Runtime can drop them."""
     node = use.node
-    if node.op_type not in _SWALLOWED or use.idx != 0:
-        return False
-    bounds = [v for v in node.inputs[1:] if v is not None]
-    return all(v.is_initializer() for v in bounds)
+    if node.op_type == "Clip" and use.idx == 0:
+        bounds = [constant(v) for v in node.inputs[1:] if v is not None]
+        return bool(bounds) and bounds[0] is not None and bounds[0].item() == 0 and None not in bounds
+    return node.op_type == "Relu"
 
 
 def _want(region: Region, value: ir.Value | None) -> None:

@@ -39,7 +39,7 @@ def matcher(selector: str) -> Callable[[str], bool]:
             raise RecipeError(f'"{selector}" is not a regular expression: {error}') from error
         return lambda name: pattern.fullmatch(name) is not None
     if "*" in selector or "?" in selector:
-        return lambda name: fnmatchcase(name, selector)
+        return lambda name: fnmatchcase(name, selector.replace("[", "[[]"))
     return lambda name: name == selector
 
 

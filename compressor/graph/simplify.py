@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import onnx_ir as ir
 
 from compressor.graph.edit import bypass
 from compressor.graph.fold import Folded, fold_affine, merge_biases
 from compressor.graph.model import Model
-from compressor.graph.reading import keeping_outputs, quiet_libraries
+from compressor.graph.reading import initializers, keeping_outputs, quiet_libraries
 from compressor.graph.weights import find_weights
 
 
@@ -29,8 +30,17 @@ def simplify(model: Model) -> Iterator[Folded]:
     _restore_names(model.ir, names)
     yield from merge_biases(model.ir)
     yield from fold_affine(model.ir)
+    _make_contiguous(model.ir)
     common.DeduplicateHashedInitializersPass()(model.ir)
     common.RemoveUnusedNodesPass()(model.ir)
+
+
+def _make_contiguous(model: ir.Model) -> None:
+    """A folded Transpose leaves a view, which cannot be hashed."""
+    for value in initializers(model):
+        tensor = value.const_value
+        if isinstance(tensor, ir.Tensor) and not tensor.numpy().flags.c_contiguous:
+            value.const_value = ir.tensor(np.ascontiguousarray(tensor.numpy()), dtype=tensor.dtype, name=value.name)
 
 
 def _drop_inert(model: ir.Model) -> None:

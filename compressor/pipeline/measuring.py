@@ -7,7 +7,7 @@ from pathlib import Path
 from compressor.errors import CompressorError
 from compressor.evaluate import evaluate
 from compressor.graph.kernels import count_kernels
-from compressor.graph.model import Model, file_bytes
+from compressor.graph.model import EXTERNAL_DATA_BYTES, Model, data_path, file_bytes
 from compressor.pipeline.workspace import Workspace
 from compressor.recipe.schema import RuntimeSection
 from compressor.report import Accuracy, Fidelity, LatencyComparison, Measurement
@@ -16,7 +16,6 @@ from compressor.runtime.macs import count_macs
 from compressor.runtime.ort import Feeds, Session
 
 _CHUNK = 1 << 20
-_LARGEST_INSPECTED = 1_500_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +92,7 @@ def measure_model(
 
 def kernels(file: Path, scratch: Path) -> dict[str, tuple[int, int]]:
     """Family -> (layers in integer kernels, layers), as ONNX Runtime fuses them here."""
-    if file.stat().st_size > _LARGEST_INSPECTED:
+    if file_bytes(file) > EXTERNAL_DATA_BYTES:
         return {}
     optimized = scratch / "optimized.onnx"
     Session(file, optimized=optimized)
@@ -103,23 +102,23 @@ def kernels(file: Path, scratch: Path) -> dict[str, tuple[int, int]]:
 
 
 def _macs(model: Model, feeds: Feeds, scratch: Path) -> int | None:
+    if model.nbytes() > EXTERNAL_DATA_BYTES:  # counting writes an observed copy of the whole model
+        return None
     try:
         return sum(count_macs(model, feeds, scratch).values())
     except CompressorError:
         return None
 
 
-def _deflated(file: Path) -> int:
-    """Bytes of the model and its external data through zlib, level 6."""
-    parts = [file, *([beside] if (beside := file.with_name(f"{file.name}.data")).exists() else [])]
-    total = 0
-    for part in parts:
-        compressor = zlib.compressobj(6)
-        with part.open("rb") as opened:
-            while chunk := opened.read(_CHUNK):
-                total += len(compressor.compress(chunk))
-        total += len(compressor.flush())
-    return total
+def _deflated(file: Path) -> int | None:
+    """Bytes of the model file through zlib, level 1; None for models with external data."""
+    if data_path(file).exists():
+        return None
+    compressor, total = zlib.compressobj(1), 0
+    with file.open("rb") as opened:
+        while chunk := opened.read(_CHUNK):
+            total += len(compressor.compress(chunk))
+    return total + len(compressor.flush())
 
 
 def _comparison(timing: latency.Timing, feeds: Feeds) -> LatencyComparison:

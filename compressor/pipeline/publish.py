@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from compressor.errors import OutputError
+from compressor.graph.model import move
 from compressor.render.markdown import markdown
 from compressor.report import Report
 
@@ -37,12 +38,9 @@ def publish(file: Path, output: Path, reports: tuple[Path, ...], report: Report)
     Raises:
         OutputError: no permission or no space.
     """
-    data = file.with_name(f"{file.name}.data")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        if data.exists():
-            data.replace(output.with_name(f"{output.name}.data"))
-        file.replace(output)
+        move(file, output)
     except OSError as error:
         raise OutputError(f"{output}: cannot be written: {error.strerror}") from error
     for path in reports:

@@ -56,15 +56,11 @@ def _cost(report: Report) -> Section:
             words.size(after.file_bytes),
             f"{report.compression_ratio:.2f}x smaller",
         ),
-        (
-            "file, deflated",
-            words.size(before.deflated_bytes),
-            words.size(after.deflated_bytes),
-            f"{before.deflated_bytes / after.deflated_bytes:.2f}x smaller",
-        ),
         ("parameters", words.count(before.parameters), words.count(after.parameters), ""),
         ("zero weights", _zeros(before), _zeros(after), ""),
     ]
+    if before.deflated_bytes and after.deflated_bytes:
+        rows.insert(1, ("file, deflated", *_sizes(before.deflated_bytes, after.deflated_bytes)))
     if before.macs is not None and after.macs is not None:
         rows.append(("MACs", words.count(before.macs), words.count(after.macs), ""))
     latency = report.latency

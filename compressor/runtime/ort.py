@@ -15,7 +15,7 @@ Feeds = Mapping[str, Array]
 
 _SILENT = 4
 _PREFIX = re.compile(
-    r"^\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from \S+ failed:|Fatal error: |\S+\.(?:cc|h):\d+ [^\[]*\[?"
+    r"^\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from \S+ failed:|Fatal error: |\S+\.(?:cc|h):\d+ (?:[^\[]*\[)?"
 )
 _STATES = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoModel", "NoSuchFile", "NotImplemented")
 

@@ -1,0 +1,1 @@
+"""Comparisons with other tools on real models; not part of the installed package."""

@@ -1,0 +1,96 @@
+"""Layers that cannot be quantized say why, and the others can."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compressor.graph.refusals import already_quantized, dynamic_refusal, static_refusal
+from tests.models import Array, floats, graph, load
+
+RNG = np.random.default_rng(0)
+SQUARE = floats(RNG, 4, 4)
+FLAT = "float[4,4] x => float[4,4] y"
+HALF = "float16[4,4] x => float16[4,4] y"
+
+NEITHER: dict[str, tuple[str, str, dict[str, Array], str]] = {
+    "half": (HALF, "y = MatMul(x, w)", {"w": SQUARE.astype(np.float16)}, "float16"),
+    "shared by two kinds": (
+        "float[4,4] x, int64[4] i => float[4,4] y",
+        "g = Gather(w, i)  h = MatMul(x, w)  y = Add(g, h)",
+        {"w": SQUARE},
+        "shared by Gather and MatMul",
+    ),
+    "left": (FLAT, "y = MatMul(w, x)", {"w": SQUARE}, "left factor"),
+    "batch": ("float[2,4,4] x => float[2,4,4] y", "y = MatMul(x, w)", {"w": floats(RNG, 2, 4, 4)}, "batch of matrices"),
+    "transposed": (FLAT, "y = Gemm<transA=1>(x, w)", {"w": SQUARE}, "transA"),
+    "alpha": (FLAT, "y = Gemm<alpha=0.5>(x, w)", {"w": SQUARE}, "alpha"),
+    "beta": (FLAT, "y = Gemm<beta=0.5>(x, w, b)", {"w": SQUARE, "b": floats(RNG, 4)}, "beta"),
+    "computed bias": (FLAT, "b = Relu(x)  y = Gemm(x, w, b)", {"w": SQUARE}, "bias is computed"),
+    "matrix bias": (FLAT, "y = Gemm(x, w, b)", {"w": SQUARE, "b": SQUARE + 1}, "bias is a matrix"),
+    "constant input": (FLAT, "h = Gemm(v, w)  y = Add(x, h)", {"w": SQUARE, "v": SQUARE + 1}, "input is a constant"),
+    "recurrent": (
+        "float[2,1,4] x => float[2,1,1,1] y",
+        "y = LSTM<hidden_size=1>(x, w, r)",
+        {"w": floats(RNG, 1, 4, 4), "r": floats(RNG, 1, 4, 1)},
+        "recurrent",
+    ),
+    "transposed convolution": (
+        "float[1,4,4,4] x => float[1,4,4,4] y",
+        "y = ConvTranspose(x, w)",
+        {"w": floats(RNG, 4, 4, 1, 1)},
+        "no int8 kernel",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NEITHER)
+def test_what_can_be_quantized_neither_way_says_why_both_times(case: str, tmp_path: Path) -> None:
+    signature, body, arrays, reason = NEITHER[case]
+    weights = {w.value.name: w for w in load(graph(signature, body, **arrays), tmp_path).weights()}
+    for refusal in (static_refusal(weights["w"]), dynamic_refusal(weights["w"])):
+        assert refusal is not None
+        assert reason in refusal
+
+
+EITHER: dict[str, tuple[str, dict[str, Array]]] = {
+    "matmul": ("y = MatMul(x, w)", {"w": SQUARE}),
+    "gemm": ("y = Gemm<transB=1>(x, w, b)", {"w": SQUARE, "b": floats(RNG, 4)}),
+    "gemm with a row as bias": ("y = Gemm(x, w, b)", {"w": SQUARE, "b": floats(RNG, 1, 4)}),
+    "gemm with a number as bias": ("y = Gemm(x, w, b)", {"w": SQUARE, "b": floats(RNG, 1)}),
+    "shared": ("h = MatMul(x, w)  y = MatMul(h, w)", {"w": SQUARE}),
+}
+
+
+@pytest.mark.parametrize("case", EITHER)
+def test_what_can_be_quantized_is_not_refused(case: str, tmp_path: Path) -> None:
+    body, arrays = EITHER[case]
+    (weight,) = load(graph(FLAT, body, **arrays), tmp_path).weights()
+    assert static_refusal(weight) is None
+    assert dynamic_refusal(weight) is None
+
+
+def test_an_embedding_is_for_dynamic_only_and_along_the_first_axis_only(tmp_path: Path) -> None:
+    signature = "int64[4] x => float[4,4] y"
+    first, second = (
+        next(load(graph(signature, f"y = Gather<axis={axis}>(w, x)", w=SQUARE), tmp_path).weights()) for axis in (0, 1)
+    )
+    assert "quantize_dynamic" in str(static_refusal(first))
+    assert dynamic_refusal(first) is None
+    assert "another axis" in str(dynamic_refusal(second))
+
+
+def test_inside_a_branch_ranges_cannot_be_observed(tmp_path: Path) -> None:
+    body = """y = If(c) <then_branch = t () => (float[4,4] a) { a = MatMul(x, w) },
+                         else_branch = e () => (float[4,4] b) { b = Relu(x) }>"""
+    (weight,) = load(graph("float[4,4] x, bool c => float[4,4] y", body, w=SQUARE), tmp_path).weights()
+    assert "branch" in str(static_refusal(weight))
+
+
+def test_layers_that_are_integers_already_are_found(tmp_path: Path) -> None:
+    body = """d = DequantizeLinear(q, s)  [fixed] h = MatMul(x, d)  [float] f = MatMul(h, w)
+    r, rs, rz = DynamicQuantizeLinear(f)  [ranged] i = MatMulInteger(r, q, rz)  y = Cast<to=1>(i)"""
+    arrays: dict[str, Array] = {"q": np.ones((4, 4), np.int8), "s": np.ones((), np.float32), "w": SQUARE}
+    model = load(graph(FLAT, body, **arrays), tmp_path)
+    assert sorted(already_quantized(model)) == [("fixed", "MatMul"), ("ranged", "MatMulInteger")]
+    assert [w.name for w in model.weights()] == ["float"]

@@ -1,0 +1,83 @@
+"""Laws of what is kept by magnitude."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from compressor.numerics.sparsity import keep_largest, magnitude_threshold
+from tests.models import Floats, array, floats
+
+SHARES = [0.0, 0.1, 0.25, 0.5, 1 / 3, 0.77, 0.99, 1.0]
+
+
+@pytest.mark.parametrize("sparsity", SHARES)
+@pytest.mark.parametrize("shape", [(10,), (7, 13), (3, 4, 5)])
+def test_the_rounded_share_is_dropped(sparsity: float, shape: tuple[int, ...], rng: np.random.Generator) -> None:
+    mask = keep_largest(np.abs(floats(rng, *shape)), sparsity)
+    assert mask.shape == shape
+    assert (~mask).sum() == round(sparsity * mask.size)
+
+
+@pytest.mark.parametrize("sparsity", SHARES)
+def test_nothing_dropped_is_larger_than_anything_kept(sparsity: float, rng: np.random.Generator) -> None:
+    scores = np.abs(floats(rng, 40))
+    mask = keep_largest(scores, sparsity)
+    assert scores[~mask].max(initial=0) <= scores[mask].min(initial=np.inf)
+
+
+@pytest.mark.parametrize("sparsity", SHARES)
+def test_ties_are_dropped_from_the_front_and_counts_stay_exact(sparsity: float) -> None:
+    mask = keep_largest(np.ones(12, np.float32), sparsity)
+    dropped = round(sparsity * 12)
+    assert mask.tolist() == [False] * dropped + [True] * (12 - dropped)
+
+
+def _normal(rng: np.random.Generator) -> list[Floats]:
+    return [floats(rng, 50), floats(rng, 7, 11), floats(rng, 2, 3, 4)]
+
+
+def _one(rng: np.random.Generator) -> list[Floats]:
+    return [floats(rng, 333)]
+
+
+def _ties(rng: np.random.Generator) -> list[Floats]:
+    return [rng.integers(-3, 4, (20, 5)).astype(np.float32), rng.integers(-3, 4, 31).astype(np.float32)]
+
+
+def _zeros(rng: np.random.Generator) -> list[Floats]:
+    return [np.zeros(60, np.float32), floats(rng, 40), -np.zeros(20, np.float32)]
+
+
+def _all_magnitudes(rng: np.random.Generator) -> list[Floats]:
+    exponents = np.float32(10) ** rng.integers(-40, 38, 200).astype(np.float32)
+    return [floats(rng, 200) * exponents]
+
+
+def _close_together(rng: np.random.Generator) -> list[Floats]:
+    return [np.float32(1) + np.arange(300, dtype=np.float32)[rng.permutation(300)] * np.float32(2.0**-23)]
+
+
+@pytest.mark.parametrize("sparsity", SHARES[:-1])
+@pytest.mark.parametrize("make", [_normal, _one, _ties, _zeros, _all_magnitudes, _close_together])
+def test_the_threshold_is_the_entry_that_sorting_finds(
+    make: Callable[[np.random.Generator], list[Floats]], sparsity: float, rng: np.random.Generator
+) -> None:
+    arrays = make(rng)
+    ordered = np.sort(np.abs(np.concatenate([a.ravel() for a in arrays])))
+    rank = round(sparsity * len(ordered))
+    expected = float(ordered[rank]) if rank else 0.0
+    assert magnitude_threshold(lambda: iter(arrays), sparsity) == expected
+
+
+def test_without_sparsity_everything_is_kept_and_with_full_sparsity_nothing() -> None:
+    def arrays() -> list[Floats]:
+        return [array([1, -2]), array([0.5])]
+
+    assert magnitude_threshold(arrays, 0.0) == 0.0
+    assert magnitude_threshold(arrays, 1.0) == float("inf")
+
+
+def test_arrays_that_are_no_float32_are_ranked_by_value() -> None:
+    half = np.array([0.5, -4.0, 2.0, 1.0], np.float16)
+    assert magnitude_threshold(lambda: [half], 0.5) == 2.0  # type: ignore[list-item]
