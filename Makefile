@@ -20,7 +20,8 @@ lint: $(VENV)/.full
 types: $(VENV)/.full
 	$(BIN)/mypy
 
-bench: $(VENV)/.full  ## ours beside onnxruntime's own quantizers
+bench: $(VENV)/.light  ## ours beside onnxruntime's own quantizers
+	$(BIN)/python -m pip install --quiet -e '.[bench]'
 	$(BIN)/python -m benchmarks.quantizers
 
 samples: $(VENV)/.full  ## train the sample models anew

@@ -117,16 +117,17 @@ def _preference(cost: Cost) -> tuple[bool, float]:
 
 def _judge(task: Task, assets: Path, results: Sequence[Path], scratch: Path, seconds: float) -> list[Judgement]:
     """Metric, bytes, latency and kernels of every result."""
-    from compressor.graph.model import file_bytes
+    from compressor.graph.model import Model
     from compressor.pipeline.measuring import kernels
     from compressor.runtime.ort import Session
 
     reference = task.model(assets)
+    size = Model.read(reference).file_bytes
     timed = ratios(reference, results, task.sample(assets), seconds)
     threads = os.cpu_count() or 1
     before, *after = task.scores(assets, [Session(path, threads) for path in (reference, *results)])
     return [
-        Judgement(before, score, file_bytes(reference), file_bytes(result), ratio, kernels(result, scratch))
+        Judgement(before, score, size, Model.read(result).file_bytes, ratio, kernels(result, size, scratch))
         for result, score, ratio in zip(results, after, timed, strict=True)
     ]
 

@@ -156,8 +156,8 @@ class Measurement:
     Attributes:
         path: where it is.
         file_bytes: on disk, external data included.
-        deflated_bytes: the same through zlib (level 1), as most channels ship it: here zeros save
-            something; None for models with external data.
+        deflated_bytes: the same through zlib (level 6), as most channels ship it: here zeros save
+            something; None above 64 MB.
         parameters: entries of the learned arrays.
         zeros: entries of the weights that are zero.
         macs: multiply-accumulates for one batch of the evaluation data, If and Loop left out;

@@ -6,7 +6,7 @@ from itertools import islice
 import numpy as np
 
 from compressor.data import Batch, Dataset, MetricName
-from compressor.errors import DataError
+from compressor.errors import DataError, VerificationError
 from compressor.evaluate.fidelity import OutputComparison
 from compressor.evaluate.metrics import METRICS
 from compressor.progress import Progress
@@ -37,7 +37,7 @@ def evaluate(
 
     def scored() -> Iterator[tuple[Batch, Mapping[str, Array], Mapping[str, Array]]]:
         for batch in progress.track(data.batches(), "evaluating", -(-len(data) // data.batch)):
-            pair = reference.run(batch.feeds), result.run(batch.feeds)
+            pair = _both(reference, result, batch)
             if scores and not batch.labels:
                 raise DataError(f"{data.name}: metric {metric} needs labels, and there are none; give labels:")
             for score, outputs in zip(scores, pair, strict=False):
@@ -54,8 +54,22 @@ def evaluate(
 def compare_outputs(reference: Session, result: Session, data: Dataset, batches: int, seen: str) -> Fidelity:
     """Fidelity on the first few batches."""
     few = islice(data.batches(), batches)
-    stream = ((batch, reference.run(batch.feeds), result.run(batch.feeds)) for batch in few)
+    stream = ((batch, *_both(reference, result, batch)) for batch in few)
     return _fold(stream, _random_outputs(reference, data), f"{data.name}{seen}")
+
+
+def _both(reference: Session, result: Session, batch: Batch) -> tuple[Mapping[str, Array], Mapping[str, Array]]:
+    """Outputs of both; what the reference can run, the result must run too.
+
+    Raises:
+        DataError: the reference cannot run on this batch.
+        VerificationError: only the result cannot.
+    """
+    expected = reference.run(batch.feeds)
+    try:
+        return expected, result.run(batch.feeds)
+    except DataError as error:
+        raise VerificationError(f"the result does not run where the reference does: {error}") from error
 
 
 def _fold(

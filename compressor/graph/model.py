@@ -50,11 +50,17 @@ class Model:
 
     `ir` is edited in place by passes; arrays in it are never written to, only replaced, so that
     `copy` shares them and the reference costs next to nothing.
+
+    Attributes:
+        ir: the graph.
+        source: the file it was read from.
+        file_bytes: size of the file it was last read from or written to, external data included.
     """
 
-    def __init__(self, graph_ir: ir.Model, source: Path) -> None:
+    def __init__(self, graph_ir: ir.Model, source: Path, file_bytes: int) -> None:
         self.ir = graph_ir
         self.source = source
+        self.file_bytes = file_bytes
 
     @classmethod
     def read(cls, path: Path) -> "Model":
@@ -63,7 +69,8 @@ class Model:
         Raises:
             ModelError: missing, empty, not ONNX, or with external data that cannot be used.
         """
-        return cls(reading.read(path), path)
+        graph_ir = reading.read(path)
+        return cls(graph_ir, path, reading.stored_bytes(graph_ir, path))
 
     @classmethod
     def load(cls, path: Path) -> "Model":
@@ -75,13 +82,13 @@ class Model:
         Raises:
             ModelError: as `read`, or an opset that cannot be raised.
         """
-        graph_ir = reading.read(path)
-        reading.prepare(graph_ir, path)
-        return cls(graph_ir, path)
+        model = cls.read(path)
+        reading.prepare(model.ir, path)
+        return model
 
     def copy(self) -> "Model":
         """The same model with a graph of its own; the arrays are shared."""
-        return Model(self.ir.clone(), self.source)
+        return Model(self.ir.clone(), self.source, self.file_bytes)
 
     @property
     def opset(self) -> int:
@@ -151,6 +158,7 @@ class Model:
                 written.write_bytes(self._proto_bytes())
             for file in folder.iterdir():
                 _flush(file)
+            self.file_bytes = sum(file.stat().st_size for file in folder.iterdir())
             move(written, path)
 
     def _proto_bytes(self) -> bytes:
@@ -186,15 +194,6 @@ def move(file: Path, path: Path) -> None:
             kept.replace(old)
         raise
     kept.unlink(missing_ok=True)
-
-
-def file_bytes(path: Path) -> int:
-    """Size of a model file together with its external data."""
-    graph_ir = reading.read(path)
-    locations = {
-        v.const_value.path for v in reading.initializers(graph_ir) if isinstance(v.const_value, ir.ExternalTensor)
-    }
-    return path.stat().st_size + sum(Path(location).stat().st_size for location in locations)
 
 
 def sha256(path: Path) -> str:

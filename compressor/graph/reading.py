@@ -77,6 +77,12 @@ def keeping_outputs(model: ir.Model) -> Iterator[None]:
         output.name, output.type, output.shape = name, kind, shape
 
 
+def stored_bytes(model: ir.Model, path: Path) -> int:
+    """Size of a model's file together with its external data."""
+    files = {Path(t.path) for t in _arrays(model) if isinstance(t, ir.ExternalTensor)}
+    return path.stat().st_size + sum(file.stat().st_size for file in files)
+
+
 def quiet_libraries() -> None:
     """Keep the converter and optimizer from logging what concerns their own authors only."""
     for name in ("onnxscript", "onnx_ir"):

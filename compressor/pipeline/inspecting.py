@@ -6,7 +6,7 @@ from pathlib import Path
 
 from compressor.data import RandomSource
 from compressor.errors import CompressorError
-from compressor.graph.model import Model, file_bytes
+from compressor.graph.model import Model
 from compressor.graph.refusals import already_quantized
 from compressor.pipeline.measuring import kernels
 from compressor.pipeline.workspace import scratch_folder
@@ -78,11 +78,11 @@ def inspect_model(path: Path) -> Inspection:
     Session(path)
     with scratch_folder(Path.cwd()) as scratch:
         macs, note = _macs(model, scratch)
-        executed = kernels(path, scratch)
+        executed = kernels(path, stored.file_bytes, scratch)
     layers = tuple(LayerInfo(w.name, w.layer, w.shape, w.dtype, w.nbytes, macs.get(w.name)) for w in model.weights())
     return Inspection(
         path=str(path),
-        file_bytes=file_bytes(path),
+        file_bytes=stored.file_bytes,
         opset=stored.opset,
         producer=stored.producer,
         inputs=tuple(map(str, stored.inputs())),

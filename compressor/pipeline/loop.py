@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from compressor.errors import InputError, PassError, VerificationError
+from compressor.errors import ModelError, PassError, VerificationError
 from compressor.evaluate import compare_outputs
-from compressor.graph.model import Model, file_bytes
+from compressor.graph.model import Model
 from compressor.graph.verify import check_file, check_signature
 from compressor.passes import Context, Pass
 from compressor.pipeline.workspace import Workspace
@@ -60,7 +60,7 @@ def apply_passes(
     )
     file.parent.mkdir()
     records: list[PassRecord] = []
-    size = file_bytes(workspace.reference_file)
+    size = workspace.reference.file_bytes
     for index, step in enumerate(workspace.progress.track(passes, "passes", len(passes))):
         started = time.perf_counter()
         findings = tuple(step.apply(model, context))
@@ -70,7 +70,7 @@ def apply_passes(
         model.save(file)
         with _naming(step, index):
             fidelity = prove(model, file, workspace, verify)
-        size = file_bytes(file)
+        size = model.file_bytes
         records.append(PassRecord(step.type, record.settings, seconds, record.bytes_before, size, findings, fidelity))
     return Compressed(model, file, tuple(records))
 
@@ -85,11 +85,10 @@ def prove(model: Model, file: Path, workspace: Workspace, verify: VerifySection)
     check_signature(workspace.reference, model)
     try:
         session = Session(file, workspace.threads)
-        fidelity = compare_outputs(
-            workspace.session, session, workspace.samples.evaluation, verify.batches, workspace.samples.seen
-        )
-    except InputError as error:
+    except ModelError as error:
         raise VerificationError(f"the result does not run: {error}") from error
+    samples = workspace.samples
+    fidelity = compare_outputs(workspace.session, session, samples.evaluation, verify.batches, samples.seen)
     for output in fidelity.outputs:
         if not output.finite:
             raise VerificationError(f"output {output.output} is NaN or infinite where the reference is not")

@@ -7,7 +7,7 @@ from pathlib import Path
 from compressor.errors import CompressorError
 from compressor.evaluate import evaluate
 from compressor.graph.kernels import count_kernels
-from compressor.graph.model import EXTERNAL_DATA_BYTES, Model, data_path, file_bytes
+from compressor.graph.model import EXTERNAL_DATA_BYTES, Model
 from compressor.pipeline.workspace import Workspace
 from compressor.recipe.schema import RuntimeSection
 from compressor.report import Accuracy, Fidelity, LatencyComparison, Measurement
@@ -16,6 +16,7 @@ from compressor.runtime.macs import count_macs
 from compressor.runtime.ort import Feeds, Session
 
 _CHUNK = 1 << 20
+_LARGEST_DEFLATED = 64_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Figures:
 
 
 def measure(workspace: Workspace, model: Model, file: Path, shown: Path, settings: RuntimeSection) -> Figures:
-    """Measure the reference and the result.
+    """Measure the reference and the result. The last thing done in a workspace: its session is closed.
 
     Args:
         workspace: the reference and the data.
@@ -44,6 +45,8 @@ def measure(workspace: Workspace, model: Model, file: Path, shown: Path, setting
     fidelity, accuracy = evaluate(
         workspace.session, result_session, samples.evaluation, samples.seen, samples.metric, workspace.progress
     )
+    workspace.session.close()
+    result_session.close()
     single = samples.evaluation.split(1)[0].first()
     timing = None
     if settings.latency:
@@ -78,21 +81,21 @@ def measure_model(
     """
     return Measurement(
         path=str(shown),
-        file_bytes=file_bytes(file),
-        deflated_bytes=_deflated(file),
+        file_bytes=model.file_bytes,
+        deflated_bytes=_deflated(file, model.file_bytes),
         parameters=model.parameters(),
         zeros=model.zeros(),
         macs=_macs(model, feeds, scratch),
         latency_ms=None if timed is None else timed.median_ms,
         latency_p95_ms=None if timed is None else timed.p95_ms,
         peak_memory_bytes=memory.peak_bytes(file, feeds) if settings.memory else None,
-        kernels=kernels(file, scratch),
+        kernels=kernels(file, model.file_bytes, scratch),
     )
 
 
-def kernels(file: Path, scratch: Path) -> dict[str, tuple[int, int]]:
+def kernels(file: Path, nbytes: int, scratch: Path) -> dict[str, tuple[int, int]]:
     """Family -> (layers in integer kernels, layers), as ONNX Runtime fuses them here."""
-    if file_bytes(file) > EXTERNAL_DATA_BYTES:
+    if nbytes > EXTERNAL_DATA_BYTES:
         return {}
     optimized = scratch / "optimized.onnx"
     Session(file, optimized=optimized)
@@ -110,11 +113,11 @@ def _macs(model: Model, feeds: Feeds, scratch: Path) -> int | None:
         return None
 
 
-def _deflated(file: Path) -> int | None:
-    """Bytes of the model file through zlib, level 1; None for models with external data."""
-    if data_path(file).exists():
+def _deflated(file: Path, nbytes: int) -> int | None:
+    """Bytes of the model file through zlib, level 6; None for models that this would take long on."""
+    if nbytes > _LARGEST_DEFLATED:
         return None
-    compressor, total = zlib.compressobj(1), 0
+    compressor, total = zlib.compressobj(6), 0
     with file.open("rb") as opened:
         while chunk := opened.read(_CHUNK):
             total += len(compressor.compress(chunk))

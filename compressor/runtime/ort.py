@@ -46,9 +46,10 @@ class Session:
         if optimized is not None:
             options.optimized_model_filepath = str(optimized)
         with _failing_as(ModelError, f"{path}: ONNX Runtime cannot load it"):
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self.path = path
-        self.output_names = tuple(o.name for o in self._session.get_outputs())
+        self.output_names = tuple(o.name for o in session.get_outputs())
+        self._session: onnxruntime.InferenceSession | None = session
 
     def run(self, feeds: Feeds) -> dict[str, Array]:
         """All outputs by name.
@@ -57,9 +58,15 @@ class Session:
             DataError: the model cannot take these arrays.
         """
         shapes = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in feeds.items())
+        if self._session is None:
+            raise ValueError(f"{self.path}: the session is closed")
         with _failing_as(DataError, f"{self.path}: cannot run on {shapes}"):
             outputs = self._session.run(None, dict(feeds))
         return dict(zip(self.output_names, outputs, strict=True))
+
+    def close(self) -> None:
+        """Give the memory back; the session cannot run any more."""
+        self._session = None
 
 
 @contextmanager

@@ -1,8 +1,12 @@
 """Outputs that cannot be written: exit 2 before any work, and what was there stays."""
 
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.cli import tiny
@@ -77,6 +81,39 @@ def test_a_folder_without_permission_is_refused(folder: Path) -> None:
     (folder / "locked").mkdir(mode=0o500)
     recipe = write_recipe(folder, output={"model": "locked/out.onnx"})
     refused(folder, 2, "run", recipe, says=("locked", "no permission"))
+
+
+@contextmanager
+def _files_of_at_most(size: int) -> Iterator[None]:
+    """Writing beyond `size` bytes of a file fails, as it does on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_no_space_for_the_model_is_exit_2_and_leaves_nothing(folder: Path) -> None:
+    np.savez(folder / "data.npz", x=tiny.normal(9, 8))
+    data = {"evaluation": {"source": "arrays", "path": "data.npz"}}
+    recipe = write_recipe(folder, data=data, output={"model": "sub/out.onnx"})
+    with _files_of_at_most(500):
+        assert len(refused(folder, 2, "run", recipe, says=("out.onnx", "cannot be written"))) == 1
+
+
+def test_no_space_for_the_report_is_exit_2_and_leaves_nothing(folder: Path) -> None:
+    done(folder, "run", write_recipe(folder, output={"model": "trial/out.onnx", "report": ["trial/r.json"]}), "-q")
+    model, report = ((folder / "trial" / name).stat().st_size for name in ("out.onnx", "r.json"))
+    assert model < report
+    recipe = write_recipe(folder, output={"model": "out.onnx", "report": ["r.json"]})
+    with _files_of_at_most((model + report) // 2):
+        refused(folder, 2, "run", recipe, says=("r.json", "cannot be written"))
+
+
+def test_no_space_for_the_recipe_of_init_is_exit_2(folder: Path) -> None:
+    with _files_of_at_most(100):
+        refused(folder, 2, "init", "model.onnx", says=("model.yaml", "cannot be written"))
 
 
 def test_folders_for_the_output_are_made(folder: Path) -> None:

@@ -30,7 +30,7 @@ def test_every_row_of_a_table_has_the_cells_of_its_header(tmp_path: Path, first:
     for header, rule, *rows in tables:
         assert all(re.fullmatch(r" :?-{2,}:? ", cell) for cell in rule)
         assert {len(row) for row in (rule, *rows)} == {len(header)}
-        assert rows
+        assert len(rows) == len(set(map(tuple, rows))) > 0
 
 
 def test_a_table_stands_apart_from_the_text_around_it(tmp_path: Path) -> None:
