@@ -122,12 +122,12 @@ def _judge(task: Task, assets: Path, results: Sequence[Path], scratch: Path, sec
     from compressor.runtime.ort import Session
 
     reference = task.model(assets)
-    size = Model.read(reference).file_bytes
+    size = Model.read(reference).source_bytes
     timed = ratios(reference, results, task.sample(assets), seconds)
     threads = os.cpu_count() or 1
     before, *after = task.scores(assets, [Session(path, threads) for path in (reference, *results)])
     return [
-        Judgement(before, score, size, Model.read(result).file_bytes, ratio, kernels(result, size, scratch))
+        Judgement(before, score, size, Model.read(result).source_bytes, ratio, kernels(result, size, scratch))
         for result, score, ratio in zip(results, after, timed, strict=True)
     ]
 

@@ -299,6 +299,62 @@ class Report:
         return {"schema_version": SCHEMA_VERSION, **{key: _plain(value) for key, value in body.items()}}
 
 
+@dataclass(frozen=True, slots=True)
+class LayerInfo:
+    """One weight.
+
+    Attributes:
+        name: of the layer.
+        layer: its operator type.
+        shape: of the array.
+        dtype: of the array.
+        nbytes: of the array.
+        macs: multiply-accumulates of the layers that use it; None when not counted.
+    """
+
+    name: str
+    layer: str
+    shape: tuple[int, ...]
+    dtype: str
+    nbytes: int
+    macs: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A model, looked at.
+
+    Attributes:
+        path: of the file.
+        file_bytes: with external data.
+        opset: of the standard operators, as in the file.
+        producer: what wrote the file.
+        inputs: name, type and shape of each.
+        outputs: the same.
+        nodes: operator type -> count, as in the file.
+        parameters: entries of learned arrays.
+        layers: one entry per weight.
+        macs: multiply-accumulates of all layers, for one sample, If and Loop left out; None when not counted.
+        kernels: family -> (layers in integer kernels, layers).
+        quantized: layers that are quantized already.
+        note: why something could not be counted; empty when all could.
+    """
+
+    path: str
+    file_bytes: int
+    opset: int
+    producer: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    nodes: Mapping[str, int]
+    parameters: int
+    layers: tuple[LayerInfo, ...]
+    macs: int | None
+    kernels: Mapping[str, tuple[int, int]]
+    quantized: int
+    note: str
+
+
 def _plain(value: object) -> Json:
     match value:
         case float():

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from compressor.cli.options import DataOption, JsonOption, ModelArgument, QuietOption, ThreadsOption
+from compressor.cli.options import DataOption, JsonOption, ModelArgument, OverwriteOption, QuietOption, ThreadsOption
 
 
 def bench(
@@ -14,15 +14,16 @@ def bench(
     threads: ThreadsOption = 1,
     seconds: Annotated[float, typer.Option(min=0.1, max=600, help="How long to measure, about.")] = 3.0,
     json: JsonOption = None,
+    overwrite: OverwriteOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Measure one model on this machine: latency, peak memory, kernels."""
     from dataclasses import asdict
 
-    from compressor.cli.messages import write_json
+    from compressor.cli.messages import claim_json, write_json
     from compressor.cli.sources import source
     from compressor.cli.terminal import progress, stdout
-    from compressor.pipeline.measuring import measure_model
+    from compressor.pipeline.measuring import ModelFile, measure_model
     from compressor.pipeline.workspace import open_workspace
     from compressor.recipe.load import judged
     from compressor.recipe.schema import RuntimeSection
@@ -30,11 +31,13 @@ def bench(
     from compressor.runtime import latency
     from compressor.runtime.environment import environment
 
+    claim_json(json, (model,), overwrite)
     evaluation, _ = judged(source(data or "random", model), ())
     with progress(quiet) as bars, open_workspace(model, None, evaluation, Path.cwd(), 0, bars) as workspace:
         feeds = workspace.samples.evaluation.split(1)[0].first().feeds
+        file = ModelFile(model, model, workspace.reference.source_bytes)
         timed = latency.measure(model, feeds, threads, seconds)
-        found = measure_model(workspace.reference, model, model, feeds, workspace.scratch, timed, RuntimeSection())
+        found = measure_model(workspace.reference, file, feeds, workspace.scratch, timed, RuntimeSection())
     if json is not None:
         write_json({"schema_version": 1, **asdict(found), "threads": threads, "environment": environment()}, json)
     if not quiet and json != "-":

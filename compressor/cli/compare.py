@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from compressor.cli.options import DataOption, JsonOption, QuietOption, SetOption, ThreadsOption
+from compressor.cli.options import DataOption, JsonOption, OverwriteOption, QuietOption, SetOption, ThreadsOption
 
 
 def compare(
@@ -15,6 +15,7 @@ def compare(
     set_: SetOption = None,
     threads: ThreadsOption = 1,
     json: JsonOption = None,
+    overwrite: OverwriteOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Compare two models: size, latency, memory, agreement, and accuracy where there are labels.
@@ -24,11 +25,13 @@ def compare(
     """
     from compressor import pipeline
     from compressor.cli.finish import finish
+    from compressor.cli.messages import claim_json
     from compressor.cli.sources import source
     from compressor.cli.terminal import progress
     from compressor.recipe.load import judged
     from compressor.recipe.schema import RuntimeSection
 
+    claim_json(json, (reference, model), overwrite)
     entry = source(data or "random", reference)
     evaluation, gates = judged(entry, tuple(set_ or ()))
     with progress(quiet) as bars:

@@ -40,13 +40,14 @@ def compress(
     """Compress a model with a preset; the recipe used is written beside the result."""
     from compressor import pipeline
     from compressor.cli.finish import finish, show_recipe
-    from compressor.cli.messages import note
+    from compressor.cli.messages import claim_json, note
     from compressor.cli.terminal import progress
     from compressor.pipeline.publish import refuse_overwriting, write_text
     from compressor.recipe import PRESETS, check_against_model, dump
 
-    written = output or Path(f"{model.stem}.{preset}.onnx")
-    recipe = _recipe(model, written, preset, data, samples, tuple(set_ or ()))
+    claim_json(json, (model,), overwrite)
+    recipe = _recipe(model, output or Path(f"{model.stem}.{preset}.onnx"), preset, data, samples, tuple(set_ or ()))
+    written = recipe.output.model
     beside = written.with_suffix(".yaml")
     refuse_overwriting((written, beside), (model,), overwrite)
     if dry_run:

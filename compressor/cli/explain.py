@@ -1,24 +1,22 @@
 """`compressor explain MODEL`."""
 
-from compressor.cli.options import JsonOption, ModelArgument
+from compressor.cli.options import JsonOption, ModelArgument, OverwriteOption
 
 
-def explain(model: ModelArgument, json: JsonOption = None) -> None:
+def explain(model: ModelArgument, json: JsonOption = None, overwrite: OverwriteOption = False) -> None:
     """Show the receipt in a compressed model: what it was made from, how, and with which versions."""
-    import json as codec
-
     import yaml
 
-    from compressor.cli.messages import write_json
+    from compressor.cli.messages import claim_json, write_json
     from compressor.cli.terminal import stdout
     from compressor.errors import ModelError
     from compressor.graph.model import Model
-    from compressor.pipeline.run import RECEIPT
+    from compressor.pipeline.run import stored_receipt
 
-    stored = Model.read(model).metadata.get(RECEIPT)
-    if stored is None:
+    claim_json(json, (model,), overwrite)
+    receipt = stored_receipt(Model.read(model))
+    if receipt is None:
         raise ModelError(f"{model}: carries no receipt; it was not written by compressor")
-    receipt = codec.loads(stored)
     if json is not None:
         write_json(receipt, json)
     if json != "-":

@@ -4,22 +4,24 @@ from typing import Annotated
 
 import typer
 
-from compressor.cli.options import JsonOption, ModelArgument
+from compressor.cli.options import JsonOption, ModelArgument, OverwriteOption
 
 
 def inspect(
     model: ModelArgument,
     layers: Annotated[bool, typer.Option("--layers", help="List every layer with weights.")] = False,
     json: JsonOption = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Show what is in a model: inputs, outputs, layers, size, multiply-accumulates."""
     from dataclasses import asdict
 
-    from compressor.cli.messages import write_json
+    from compressor.cli.messages import claim_json, write_json
     from compressor.cli.terminal import stdout
     from compressor.pipeline.inspecting import inspect_model
     from compressor.render.overview import draw_inspection
 
+    claim_json(json, (model,), overwrite)
     found = inspect_model(model)
     if json is not None:
         write_json({"schema_version": 1, **asdict(found)}, json)

@@ -19,11 +19,13 @@ def run(
     """Compress a model as a recipe says, and report."""
     from compressor import pipeline
     from compressor.cli.finish import finish, show_recipe
+    from compressor.cli.messages import claim_json
     from compressor.cli.terminal import progress
     from compressor.graph.model import Model
     from compressor.pipeline.publish import refuse_overwriting
     from compressor.recipe import check_against_model, load
 
+    claim_json(json, (recipe,), overwrite)
     loaded, tree = load(recipe, tuple(set_ or ()))
     if dry_run:
         check_against_model(loaded, Model.read(loaded.model), tree)

@@ -11,4 +11,6 @@ def schema() -> None:
         "vars": {"type": "object", "description": "values for ${name}; --set name=value replaces them"},
         "extends": {"type": "string", "description": "another recipe to build on"},
     }
+    required = described.pop("required")
+    described["anyOf"] = [{"required": ["extends"]}, {"required": required}]
     write_json({"$schema": "https://json-schema.org/draft/2020-12/schema", **described}, "-")

@@ -43,6 +43,9 @@ class ArraysSource(Source, Normalization):
     def paths(self) -> tuple[Path, ...]:
         return (self.path,)
 
+    def identity(self, specs: tuple[TensorSpec, ...]) -> object:
+        return self.path.resolve(), {s.name: self.inputs.get(s.name, s.name) for s in specs}
+
     def open(self, model: Model, place: str, seed: int) -> Dataset:
         arrays = _read(self.path, place)
         specs = model.inputs()

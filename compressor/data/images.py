@@ -8,9 +8,10 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from compressor.data.base import Array, Batch, Dataset, RecipePath, Settings, Source, batch_size, fit, shuffled
+from compressor.data.preprocess import Numbers, Scales
 from compressor.errors import DataError
 from compressor.graph.model import Model, TensorSpec
 
@@ -33,17 +34,10 @@ class Picture(Settings):
     )
     crop: int | tuple[int, int] | None = Field(default=None, description="centre crop to a square, or [height, width]")
     scale: float = Field(default=1 / 255, description="multiplies pixels 0 … 255")
-    mean: tuple[float, ...] = Field(default=(), description="subtracted after scaling, per channel")
-    std: tuple[float, ...] = Field(default=(), description="divides after that, per channel")
+    mean: Numbers = Field(default=(), description="subtracted after scaling; one, or one per channel")
+    std: Scales = Field(default=(), description="divides after that; one, or one per channel")
     channels: Literal["rgb", "bgr", "gray"] = Field(default="rgb", description="order of colours")
     layout: Literal["nchw", "nhwc"] = Field(default="nchw", description="order of axes the model wants")
-
-    @field_validator("std")
-    @classmethod
-    def _positive(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if any(v <= 0 for v in value):
-            raise ValueError("every entry must be greater than 0")
-        return value
 
     def read(self, path: Path) -> NDArray[np.float32]:
         """(channels, height, width), or with the channels last, as `layout` says.
@@ -86,6 +80,9 @@ class ImagesSource(Source, Picture):
 
     def paths(self) -> tuple[Path, ...]:
         return (self.path,) if self.list is None else (self.path, self.list)
+
+    def identity(self, specs: tuple[TensorSpec, ...]) -> object:
+        return self.path.resolve(), self.list and self.list.resolve()
 
     def open(self, model: Model, place: str, seed: int) -> Dataset:
         specs = model.inputs()
@@ -156,21 +153,23 @@ def _class_of(file: Path, folder: Path, classes: list[str]) -> int | None:
 
 
 def _in_list(folder: Path, listing: Path, place: str) -> list[ImageFile]:
-    files = []
-    with listing.open(newline="", encoding="utf-8") as opened:
-        for number, row in enumerate(csv.reader(opened), start=1):
-            if not row or (number == 1 and Path(row[0]).suffix.lower() not in SUFFIXES):
-                continue
-            path = next((p for p in (folder / row[0], listing.parent / row[0]) if p.is_file()), None)
-            if path is None:
-                raise DataError(
-                    f"{place}: {listing}, line {number}: {row[0]} is neither in {folder} nor beside the list"
-                )
-            label = row[1].strip() if len(row) > 1 else ""
-            if label and not label.lstrip("-").isdecimal():
-                raise DataError(f'{place}: {listing}, line {number}: label "{label}" is not an integer')
-            files.append(ImageFile(path, int(label) if label else None))
-    return files
+    try:
+        rows = list(csv.reader(listing.read_text(encoding="utf-8").splitlines()))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{place}: {listing}: cannot be read as text: {error}") from error
+    header = bool(rows and rows[0]) and Path(rows[0][0]).suffix.lower() not in SUFFIXES
+    numbered = enumerate(rows[header:], start=1 + header)
+    return [_listed(row, folder, listing, f"{place}: {listing}, line {number}") for number, row in numbered if row]
+
+
+def _listed(row: list[str], folder: Path, listing: Path, place: str) -> ImageFile:
+    path = next((p for p in (folder / row[0], listing.parent / row[0]) if p.is_file()), None)
+    if path is None:
+        raise DataError(f"{place}: {row[0]} does not exist, neither in {folder} nor beside the list")
+    label = row[1].strip() if len(row) > 1 else ""
+    if label and not label.lstrip("-").isdecimal():
+        raise DataError(f'{place}: label "{label}" is not an integer')
+    return ImageFile(path, int(label) if label else None)
 
 
 def _resized(size: tuple[int, int], wanted: int | tuple[int, int]) -> tuple[int, int]:

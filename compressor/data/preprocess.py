@@ -1,14 +1,34 @@
 """From stored numbers to what a model was trained on; the same for every user of a recipe."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from compressor.data.base import Array, Settings
 from compressor.errors import DataError
 from compressor.graph.model import TensorSpec
+
+
+def _sequence(value: object) -> object:
+    return (value,) if isinstance(value, (int, float)) else value
+
+
+def _positive(values: tuple[float, ...]) -> tuple[float, ...]:
+    if any(v <= 0 for v in values):
+        raise ValueError("every entry must be greater than 0")
+    return values
+
+
+Numbers = Annotated[
+    tuple[float, ...],
+    BeforeValidator(_sequence, json_schema_input_type=float | tuple[float, ...]),
+]
+"""Some numbers, or a single one."""
+
+Scales = Annotated[Numbers, AfterValidator(_positive)]
+"""Numbers above 0."""
 
 
 class Normalization(Settings):
@@ -18,23 +38,11 @@ class Normalization(Settings):
     """
 
     scale: float = Field(default=1.0, description="multiplies stored values; images are 1/255 without it")
-    mean: tuple[float, ...] = Field(default=(), description="subtracted after scaling; one, or one per channel")
-    std: tuple[float, ...] = Field(default=(), description="divides after that; one, or one per channel")
+    mean: Numbers = Field(default=(), description="subtracted after scaling; one, or one per channel")
+    std: Scales = Field(default=(), description="divides after that; one, or one per channel")
     layout: Literal["keep", "nhwc_to_nchw", "nchw_to_nhwc"] = Field(
         default="keep", description="order of axes: as stored, or moved"
     )
-
-    @field_validator("std")
-    @classmethod
-    def _positive(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if any(v <= 0 for v in value):
-            raise ValueError("every entry must be greater than 0")
-        return value
-
-    @field_validator("mean", "std", mode="before")
-    @classmethod
-    def _sequence(cls, value: object) -> object:
-        return (value,) if isinstance(value, (int, float)) else value
 
     def apply(self, array: Array, spec: TensorSpec, place: str) -> Array:
         """The feed for input `spec`, of its float type; arrays for integer inputs only change layout.

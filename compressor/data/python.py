@@ -1,9 +1,11 @@
 """Samples out of the user's own code."""
 
 import importlib
-import importlib.util
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -13,23 +15,44 @@ import numpy as np
 from pydantic import BeforeValidator, Field, InstanceOf, PlainSerializer, WithJsonSchema
 
 from compressor.data.base import Array, Batch, Dataset, Placed, Source, fit, share
-from compressor.errors import DataError
+from compressor.errors import CompressorError, DataError
 from compressor.graph.model import Model, TensorSpec
 
 Items = Callable[[], Iterator[object]]
 
 
-class FunctionName(Placed):
-    """`module:function`, and the folder in which `module.py` is looked for first."""
+@dataclass(frozen=True, slots=True)
+class FunctionName:
+    """A function in a module.
+
+    Attributes:
+        folder: where `<module>.py` is looked for first.
+        module: its name, dotted for an installed one.
+        function: its name.
+    """
+
+    folder: Path
+    module: str
+    function: str
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.function}"
+
+    @property
+    def file(self) -> Path | None:
+        """The module's file, if it lies in the folder."""
+        file = self.folder / f"{self.module}.py"
+        return file if file.is_file() else None
 
 
-def _placed(value: object) -> object:
+def _named(value: object) -> object:
     if not isinstance(value, str):
         return value
-    module, colon, function = value.partition(":")
-    if not colon or not module or not function.isidentifier():
+    path, colon, function = value.rpartition(":")
+    if not colon or not path or not function.isidentifier():
         raise ValueError('write it as module:function, for example "batches:calibration"')
-    return FunctionName(value, value.folder if isinstance(value, Placed) else Path())
+    folder = value.folder if isinstance(value, Placed) else Path()
+    return FunctionName((folder / path).parent, Path(path).name, function)
 
 
 class PythonSource(Source):
@@ -42,17 +65,20 @@ class PythonSource(Source):
     source: Literal["python"] = "python"
     function: Annotated[
         InstanceOf[FunctionName],
-        BeforeValidator(_placed),
-        PlainSerializer(str),
+        BeforeValidator(_named),
+        PlainSerializer(str, when_used="json"),
         WithJsonSchema({"type": "string"}),
     ] = Field(description="module:function; module.py beside the recipe, or an installed module")
 
+    def identity(self, specs: tuple[TensorSpec, ...]) -> object:
+        return self.function.file or self.function.module, self.function.function
+
     def open(self, model: Model, place: str, seed: int) -> Dataset:
-        function = _import(self.function, place)
-        count = _count(function, self.samples)
+        items = _items(self.function, f"{place}: {self.function}")
+        count = sum(1 for _ in islice(items(), self.samples))
         if count == 0:
             raise DataError(f"{place}: {self.function} yields nothing")
-        return PythonDataset(str(self.function), model.inputs(), function, range(count), place)
+        return PythonDataset(str(self.function), model.inputs(), items, range(count), place)
 
     def open_split(self, model: Model, place: str, seed: int, first: int | None) -> tuple[Dataset, Dataset]:
         everything = self.model_copy(update={"samples": None}).open(model, place, seed)
@@ -100,30 +126,46 @@ def _labels(labels: object) -> dict[str, Array]:
     return {"": np.asarray(labels)}
 
 
-def _count(function: Items, most: int | None) -> int:
-    return sum(1 for _ in islice(function(), most))
-
-
-def _import(name: FunctionName, place: str) -> Items:
-    module_name, _, function_name = str(name).partition(":")
-    try:
-        module = _module(module_name, name.folder)
-    except ImportError as error:
-        raise DataError(f"{place}: {name}: cannot be imported: {error}") from error
-    function = getattr(module, function_name, None)
+def _items(name: FunctionName, place: str) -> Items:
+    """The user's function, with its failures told as the user's."""
+    with _user_code(place):
+        module = _module(name)
+    function = getattr(module, name.function, None)
     if not callable(function):
-        raise DataError(f"{place}: {name}: {module_name} has no function {function_name}")
-    return lambda: iter(function())
+        raise DataError(f"{place}: {name.module} has no function {name.function}")
+
+    def items() -> Iterator[object]:
+        with _user_code(place):
+            found: Iterable[object] = function()
+            yield from found
+
+    return items
 
 
-def _module(name: str, folder: Path) -> ModuleType:
-    file = folder / f"{name}.py"
-    if not file.is_file():
-        return importlib.import_module(name)
-    spec = importlib.util.spec_from_file_location(f"compressor_data_{name}", file)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{file} cannot be loaded")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+@contextmanager
+def _user_code(place: str) -> Iterator[None]:
+    """Whatever the user's code raises is the user's fault: one line with the place in their file."""
+    try:
+        yield
+    except CompressorError:
+        raise
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f" ({Path(last.filename).name}, line {last.lineno})"
+        raise DataError(f"{place}: {type(error).__name__}: {error}{where}") from error
+
+
+def _module(name: FunctionName) -> ModuleType:
+    """The module, run anew if it lies beside the recipe; nothing is left behind there."""
+    if name.file is None:
+        return importlib.import_module(name.module)
+    module = ModuleType(f"compressor_data_{name.module}")
+    module.__file__ = str(name.file)
+    code = compile(name.file.read_text(encoding="utf-8"), str(name.file), "exec")
+    sys.modules[module.__name__] = module
+    sys.path.insert(0, str(name.folder.resolve()))
+    try:
+        exec(code, module.__dict__)
+    finally:
+        sys.path.remove(str(name.folder.resolve()))
     return module

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from compressor.data.base import Array, Batch, Dataset, Source, inputs_named
 from compressor.errors import CompressorError, DataError
@@ -33,6 +33,17 @@ class RandomSource(Source):
     values: dict[str, tuple[float, float]] = Field(
         default={}, description="model input: [low, high], uniform between them; integers include both"
     )
+
+    def identity(self, specs: tuple[TensorSpec, ...]) -> object:
+        return "random"
+
+    @field_validator("values")
+    @classmethod
+    def _ordered(cls, value: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+        for name, (low, high) in value.items():
+            if low > high:
+                raise ValueError(f"{name}: {low:g} is above {high:g}; write [low, high]")
+        return value
 
     def open(self, model: Model, place: str, seed: int) -> Dataset:
         specs = model.inputs()

@@ -40,12 +40,26 @@ class _TopK:
                     f"output {name} has shape {list(scores.shape)} and its labels {list(wanted.shape)}; "
                     "top1 and top5 want scores (samples, classes) and labels (samples,)"
                 )
+            _check_classes(name, wanted, scores.shape[1])
             best = np.argsort(-scores.astype(np.float64), axis=1, kind="stable")[:, : self.k]
             self._right += int((best == wanted[:, None]).any(axis=1).sum())
             self._samples += len(wanted)
 
     def result(self) -> float:
         return self._right / max(self._samples, 1)
+
+
+def _check_classes(output: str, labels: Array, classes: int) -> None:
+    """Labels must be class numbers.
+
+    Raises:
+        DataError: they are not.
+    """
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(f"labels of output {output} are {labels.dtype}; top1 and top5 want class numbers")
+    outside = labels[(labels < 0) | (labels >= classes)]
+    if outside.size:
+        raise DataError(f"label {outside[0]} of output {output} is no class; there are {classes}, numbered from 0")
 
 
 class Top1(_TopK):
@@ -71,6 +85,8 @@ class _MeanError:
 
     def update(self, outputs: Mapping[str, Array], labels: Mapping[str, Array], samples: int) -> None:
         for name, found, wanted in paired(outputs, labels, samples):
+            if not np.issubdtype(wanted.dtype, np.number):
+                raise DataError(f"labels of output {name} are {wanted.dtype}; mse and mae want numbers")
             if found.size != wanted.size:
                 raise DataError(f"output {name} has shape {list(found.shape)}, its labels {list(wanted.shape)}")
             difference = np.abs(found.astype(np.float64).ravel() - wanted.astype(np.float64).ravel())

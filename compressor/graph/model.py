@@ -54,13 +54,13 @@ class Model:
     Attributes:
         ir: the graph.
         source: the file it was read from.
-        file_bytes: size of the file it was last read from or written to, external data included.
+        source_bytes: size of that file, external data included.
     """
 
-    def __init__(self, graph_ir: ir.Model, source: Path, file_bytes: int) -> None:
+    def __init__(self, graph_ir: ir.Model, source: Path, source_bytes: int) -> None:
         self.ir = graph_ir
         self.source = source
-        self.file_bytes = file_bytes
+        self.source_bytes = source_bytes
 
     @classmethod
     def read(cls, path: Path) -> "Model":
@@ -88,7 +88,7 @@ class Model:
 
     def copy(self) -> "Model":
         """The same model with a graph of its own; the arrays are shared."""
-        return Model(self.ir.clone(), self.source, self.file_bytes)
+        return Model(self.ir.clone(), self.source, self.source_bytes)
 
     @property
     def opset(self) -> int:
@@ -139,11 +139,14 @@ class Model:
         """Write one of the key-value pairs."""
         self.ir.metadata_props[key] = value
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path) -> int:
         """Write the file, or leave what was there untouched.
 
         The new file is complete on disk before it takes the name. Arrays go to `<name>.data` beside
         it when there are more than 1.5 GB of them.
+
+        Returns:
+            Bytes written, external data included.
 
         Raises:
             OutputError: no such folder, no permission, no space.
@@ -158,8 +161,9 @@ class Model:
                 written.write_bytes(self._proto_bytes())
             for file in folder.iterdir():
                 _flush(file)
-            self.file_bytes = sum(file.stat().st_size for file in folder.iterdir())
+            size = sum(file.stat().st_size for file in folder.iterdir())
             move(written, path)
+        return size
 
     def _proto_bytes(self) -> bytes:
         inlined = ir.external_data.load_to_model(self.ir.clone())

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from compressor.errors import ModelError
-from compressor.graph.weights import uses_of
+from compressor.graph.weights import Use, uses_of
 
 OLDEST_OPSET, NEWEST_OPSET = 7, 25
 WORKING_OPSET = 21
@@ -43,6 +43,7 @@ def read(path: Path) -> ir.Model:
     base = path.resolve().parent
     for graph in model.graphs():
         ir.external_data.set_base_dir(graph, base)
+    _refuse_unknown_operators(model, path)
     _check_arrays(model, path, base)
     for graph in model.graphs():
         graph.sort()
@@ -100,10 +101,24 @@ def learned(model: ir.Model) -> Iterator[ir.Value]:
     for value in initializers(model):
         uses = uses_of(value)
         floating = value.dtype is not None and value.dtype.is_floating_point()
-        grid = any(use.node.op_type in _QUANTIZERS and use.idx > 0 for use in uses)
+        grid = any((use.node.op_type in _QUANTIZERS and use.idx > 0) or _scales(use) for use in uses)
         integers = any(use.idx in _QUANTIZED_INPUTS.get(use.node.op_type, ()) for use in uses)
         if (floating and not grid) or (integers and value.dtype in _QUANTIZED_TYPES):
             yield value
+
+
+def _scales(use: Use) -> bool:
+    """Whether a product ranged at run time, or a row looked up in int8, is brought to its scale by this."""
+    node = use.node
+    if node.op_type == "Gather" and use.idx == 0:
+        return any(_scales(reader) for reader in uses_of(node.outputs[0]))
+    other = node.inputs[1 - use.idx] if node.op_type == "Mul" else None
+    producer = None if other is None else other.producer()
+    if producer is None:
+        return False
+    source = producer.inputs[0].producer() if producer.op_type == "Cast" and producer.inputs[0] else None
+    looked_up = source is not None and source.op_type == "Gather" and source.outputs[0].dtype == ir.DataType.INT8
+    return producer.op_type == "DynamicQuantizeLinear" or looked_up
 
 
 def _parse(path: Path) -> onnx.ModelProto:
@@ -161,6 +176,14 @@ def _name_nodes(model: ir.Model) -> None:
         taken.add(name)
         seen.add(name)
         node.name = name
+
+
+def _refuse_unknown_operators(model: ir.Model, path: Path) -> None:
+    """Those of other domains are ONNX Runtime's to judge."""
+    own = {(function.domain, function.name) for function in model.functions.values()}
+    for node in (node for graph in model.graphs() for node in graph):
+        if node.domain == "" and not onnx.defs.has(node.op_type) and ("", node.op_type) not in own:
+            raise ModelError(f"{path}: node {node.name or '(no name)'}: {node.op_type} is no operator of ONNX")
 
 
 def _check_arrays(model: ir.Model, path: Path, base: Path) -> None:

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from compressor.data import Dataset, Settings
 from compressor.errors import RecipeError
@@ -36,6 +36,27 @@ class Context:
     threads: int
 
 
+def _sequence(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+def _readable(value: tuple[str, ...]) -> tuple[str, ...]:
+    for selector in value:
+        try:
+            matcher(selector)
+        except RecipeError as error:
+            raise ValueError(str(error)) from error
+    return value
+
+
+Names = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_sequence, json_schema_input_type=str | tuple[str, ...]),
+    AfterValidator(_readable),
+]
+"""Selectors, or a single one."""
+
+
 class Pass(Settings):
     """One step of a recipe.
 
@@ -56,23 +77,8 @@ class Pass(Settings):
     may_do_nothing: ClassVar[bool] = False
 
     type: str
-    targets: tuple[str, ...] = Field(default=(), description="layers to work on: name, operator type, glob or re:…")
-    ignore: tuple[str, ...] = Field(default=(), description="layers to leave alone, written the same way")
-
-    @field_validator("targets", "ignore", mode="before")
-    @classmethod
-    def _sequence(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
-
-    @field_validator("targets", "ignore")
-    @classmethod
-    def _readable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for selector in value:
-            try:
-                matcher(selector)
-            except RecipeError as error:
-                raise ValueError(str(error)) from error
-        return value
+    targets: Names = Field(default=(), description="layers to work on: name, operator type, glob or re:…")
+    ignore: Names = Field(default=(), description="layers to leave alone, written the same way")
 
     @property
     def selectors(self) -> Selectors:

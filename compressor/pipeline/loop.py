@@ -60,18 +60,17 @@ def apply_passes(
     )
     file.parent.mkdir()
     records: list[PassRecord] = []
-    size = workspace.reference.file_bytes
+    size = workspace.reference.source_bytes
     for index, step in enumerate(workspace.progress.track(passes, "passes", len(passes))):
-        started = time.perf_counter()
+        before, started = size, time.perf_counter()
         findings = tuple(step.apply(model, context))
         seconds = time.perf_counter() - started
-        record = PassRecord(step.type, step.model_dump(mode="json"), seconds, size, size, findings, None)
+        record = PassRecord(step.type, step.model_dump(mode="json"), seconds, before, before, findings, None)
         _refuse_idle(step, record, index)
-        model.save(file)
+        size = model.save(file)
         with _naming(step, index):
             fidelity = prove(model, file, workspace, verify)
-        size = model.file_bytes
-        records.append(PassRecord(step.type, record.settings, seconds, record.bytes_before, size, findings, fidelity))
+        records.append(PassRecord(step.type, record.settings, seconds, before, size, findings, fidelity))
     return Compressed(model, file, tuple(records))
 
 

@@ -20,6 +20,21 @@ _LARGEST_DEFLATED = 64_000_000
 
 
 @dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A model on disk.
+
+    Attributes:
+        path: where it is now.
+        shown: where it will be, for the report.
+        nbytes: its size, external data included.
+    """
+
+    path: Path
+    shown: Path
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
     """Everything measured on a pair of models."""
 
@@ -30,18 +45,17 @@ class Figures:
     latency: LatencyComparison | None
 
 
-def measure(workspace: Workspace, model: Model, file: Path, shown: Path, settings: RuntimeSection) -> Figures:
+def measure(workspace: Workspace, model: Model, file: ModelFile, settings: RuntimeSection) -> Figures:
     """Measure the reference and the result. The last thing done in a workspace: its session is closed.
 
     Args:
         workspace: the reference and the data.
         model: the result.
-        file: where it is now.
-        shown: where it will be, for the report.
+        file: where it is now, and will be.
         settings: what to measure, and how.
     """
     samples = workspace.samples
-    result_session = Session(file, workspace.threads)
+    result_session = Session(file.path, workspace.threads)
     fidelity, accuracy = evaluate(
         workspace.session, result_session, samples.evaluation, samples.seen, samples.metric, workspace.progress
     )
@@ -50,46 +64,39 @@ def measure(workspace: Workspace, model: Model, file: Path, shown: Path, setting
     single = samples.evaluation.split(1)[0].first()
     timing = None
     if settings.latency:
-        timing = latency.compare(workspace.reference_file, file, single.feeds, settings.threads, settings.seconds)
-    source, scratch = workspace.reference_file, workspace.scratch
+        timing = latency.compare(workspace.reference_file, file.path, single.feeds, settings.threads, settings.seconds)
+    source = ModelFile(workspace.reference_file, workspace.reference_file, workspace.reference.source_bytes)
     before, after = (None, None) if timing is None else (timing.reference, timing.result)
-    reference = measure_model(workspace.reference, source, source, single.feeds, scratch, before, settings)
-    result = measure_model(model, file, shown, single.feeds, scratch, after, settings)
+    reference = measure_model(workspace.reference, source, single.feeds, workspace.scratch, before, settings)
+    result = measure_model(model, file, single.feeds, workspace.scratch, after, settings)
     comparison = None if timing is None else _comparison(timing, single.feeds)
     return Figures(reference, result, fidelity, accuracy, comparison)
 
 
 def measure_model(
-    model: Model,
-    file: Path,
-    shown: Path,
-    feeds: Feeds,
-    scratch: Path,
-    timed: latency.Latency | None,
-    settings: RuntimeSection,
+    model: Model, file: ModelFile, feeds: Feeds, scratch: Path, timed: latency.Latency | None, settings: RuntimeSection
 ) -> Measurement:
     """Measure one model file.
 
     Args:
         model: what is in the file.
         file: where it is.
-        shown: the path to report.
         feeds: one sample.
         scratch: folder for temporary files.
         timed: its latency, if measured.
         settings: what to measure.
     """
     return Measurement(
-        path=str(shown),
-        file_bytes=model.file_bytes,
-        deflated_bytes=_deflated(file, model.file_bytes),
+        path=str(file.shown),
+        file_bytes=file.nbytes,
+        deflated_bytes=_deflated(file),
         parameters=model.parameters(),
         zeros=model.zeros(),
         macs=_macs(model, feeds, scratch),
         latency_ms=None if timed is None else timed.median_ms,
         latency_p95_ms=None if timed is None else timed.p95_ms,
-        peak_memory_bytes=memory.peak_bytes(file, feeds) if settings.memory else None,
-        kernels=kernels(file, model.file_bytes, scratch),
+        peak_memory_bytes=memory.peak_bytes(file.path, feeds) if settings.memory else None,
+        kernels=kernels(file.path, file.nbytes, scratch),
     )
 
 
@@ -113,12 +120,12 @@ def _macs(model: Model, feeds: Feeds, scratch: Path) -> int | None:
         return None
 
 
-def _deflated(file: Path, nbytes: int) -> int | None:
+def _deflated(file: ModelFile) -> int | None:
     """Bytes of the model file through zlib, level 6; None for models that this would take long on."""
-    if nbytes > _LARGEST_DEFLATED:
+    if file.nbytes > _LARGEST_DEFLATED:
         return None
     compressor, total = zlib.compressobj(6), 0
-    with file.open("rb") as opened:
+    with file.path.open("rb") as opened:
         while chunk := opened.read(_CHUNK):
             total += len(compressor.compress(chunk))
     return total + len(compressor.flush())

@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from compressor.errors import OutputError
@@ -33,30 +35,19 @@ def refuse_overwriting(outputs: tuple[Path, ...], inputs: tuple[Path, ...], over
 
 
 def publish(file: Path, output: Path, reports: tuple[Path, ...], report: Report) -> None:
-    """Give the verified file its name, and write the reports.
+    """Give the verified file its name, and write the reports: all of them or none.
 
     Raises:
         OutputError: no permission or no space.
     """
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        move(file, output)
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be written: {error.strerror}") from error
-    for path in reports:
-        write_report(report, path)
-
-
-def write_report(report: Report, path: Path) -> None:
-    """Write a report as its suffix says, whole or not at all.
-
-    Raises:
-        OutputError: no permission or no space.
-    """
-    text = (
-        markdown(report) if path.suffix == ".md" else json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n"
-    )
-    write_text(text, path)
+    with _unfinished({path: _text(report, path) for path in reports}) as written:
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            move(file, output)
+        except OSError as error:
+            raise OutputError(f"{output}: cannot be written: {error.strerror}") from error
+        for path, text in written.items():
+            text.replace(path)
 
 
 def write_text(text: str, path: Path) -> None:
@@ -65,11 +56,31 @@ def write_text(text: str, path: Path) -> None:
     Raises:
         OutputError: no permission or no space.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    with _unfinished({path: text}) as written:
+        written[path].replace(path)
+
+
+def _text(report: Report, path: Path) -> str:
+    """A report as the suffix of its file says."""
+    if path.suffix == ".md":
+        return markdown(report)
+    return json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n"
+
+
+@contextmanager
+def _unfinished(texts: Mapping[Path, str]) -> Iterator[dict[Path, Path]]:
+    """Every text complete on disk beside the place it belongs; what is not moved there is removed."""
+    written: dict[Path, Path] = {}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+        for path, text in texts.items():
+            written[path] = path.with_name(f".{path.name}.{os.getpid()}")
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                written[path].write_text(text, encoding="utf-8")
+            except OSError as error:
+                raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+        yield written
+    finally:
+        for file in written.values():
+            with suppress(OSError):
+                file.unlink()

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from compressor import __version__, gates
 from compressor.data import AnySource
-from compressor.errors import PassError, ResultError, VerificationError
+from compressor.errors import ModelError, PassError, ResultError, VerificationError
 from compressor.graph.model import Model, sha256
 from compressor.graph.verify import check_signature
 from compressor.passes import Pass
 from compressor.pipeline.loop import Compressed, apply_passes, prove
-from compressor.pipeline.measuring import measure
+from compressor.pipeline.measuring import ModelFile, measure
 from compressor.pipeline.publish import publish, refuse_overwriting
 from compressor.pipeline.workspace import Workspace, open_workspace
 from compressor.progress import Progress
@@ -116,8 +116,8 @@ def compare(
     other = Model.read(result)
     with open_workspace(reference, None, evaluation, Path.cwd(), 0, progress) as workspace:
         check_signature(workspace.reference, other, dimensions=False)
-        figures = measure(workspace, Model.load(result), result, result, runtime)
-        stored = other.metadata.get(RECEIPT)
+        file = ModelFile(result, result, other.source_bytes)
+        figures = measure(workspace, Model.load(result), file, runtime)
         report = Report(
             reference=figures.reference,
             result=figures.result,
@@ -129,9 +129,27 @@ def compare(
             warnings=workspace.samples.warnings(calibrated=False),
             notes=(),
             environment=environment(),
-            receipt=json.loads(stored) if stored else {},
+            receipt=stored_receipt(other) or {},
         )
     return replace(report, gates=gates.check(gate, report))
+
+
+def stored_receipt(model: Model) -> dict[str, Json] | None:
+    """The receipt in a model; None when it carries none.
+
+    Raises:
+        ModelError: what is stored there is no receipt.
+    """
+    text = model.metadata.get(RECEIPT)
+    if text is None:
+        return None
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ModelError(f"{model.source}: {RECEIPT} in its metadata is damaged: {error}") from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{model.source}: {RECEIPT} in its metadata is no receipt")
+    return found
 
 
 def receipt(recipe: Recipe) -> dict[str, Json]:
@@ -179,9 +197,10 @@ def _finish(recipe: Recipe, compressed: Compressed, workspace: Workspace, notes:
     """Store the receipt, prove the final file once more, measure it and check the gates."""
     record = receipt(recipe)
     compressed.model.set_metadata(RECEIPT, json.dumps(record, ensure_ascii=False))
-    compressed.model.save(compressed.file)
+    size = compressed.model.save(compressed.file)
     prove(compressed.model, compressed.file, workspace, recipe.verify)
-    figures = measure(workspace, compressed.model, compressed.file, recipe.output.model, recipe.runtime)
+    file = ModelFile(compressed.file, recipe.output.model, size)
+    figures = measure(workspace, compressed.model, file, recipe.runtime)
     report = Report(
         reference=figures.reference,
         result=figures.result,

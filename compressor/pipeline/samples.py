@@ -50,7 +50,7 @@ def open_samples(calibration: AnySource | None, evaluation: AnySource | None, mo
     if calibration is None:
         return _only_evaluation(evaluation, model, seed)
     random = isinstance(calibration, RandomSource)
-    if evaluation is not None and not calibration.same_samples(evaluation):
+    if evaluation is not None and not calibration.same_samples(evaluation, model.inputs()):
         learn = calibration.open(model, "data.calibration", seed)
         judge = evaluation.open(model, "data.evaluation", seed)
         return Samples(learn, judge, "", evaluation.metric, (random, isinstance(evaluation, RandomSource)))

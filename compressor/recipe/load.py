@@ -9,10 +9,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from compressor.data import AnySource, ArraysSource, ImagesSource, PythonSource, RandomSource
+from compressor.data.python import FunctionName
 from compressor.errors import RecipeError, UsageError
 from compressor.passes import PASSES
 from compressor.recipe.schema import Gates, Recipe
-from compressor.recipe.tree import Path_, Place, Plain, Tree
+from compressor.recipe.tree import Dumper, Path_, Place, Plain, Tree
 from compressor.recipe.variables import override, resolve
 
 _SOURCES: tuple[type[BaseModel], ...] = (ArraysSource, ImagesSource, PythonSource, RandomSource)
@@ -82,7 +83,7 @@ def judged(source: dict[str, Plain], overrides: tuple[str, ...]) -> tuple[AnySou
 
 def dump(recipe: Recipe, folder: Path) -> str:
     """YAML that loads to the same recipe from a file in `folder`; defaults are left out."""
-    return yaml.safe_dump(plain(recipe, folder), sort_keys=False, allow_unicode=True, width=100)
+    return yaml.dump(plain(recipe, folder), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def plain(recipe: Recipe, folder: Path) -> dict[str, Plain]:
@@ -119,6 +120,9 @@ def _relative(value: object, folder: Path) -> Plain:
             return [_relative(v, folder) for v in value]
         case Path():
             return Path(os.path.relpath(value.resolve(), folder)).as_posix()
+        case FunctionName() if value.file is not None:
+            module = Path(os.path.relpath(value.file.resolve().with_suffix(""), folder)).as_posix()
+            return f"{module}:{value.function}"
         case None | bool() | int() | float():
             return value
     return str(value)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from compressor.data import AnySource, RecipePath, Settings
 from compressor.passes import AnyPass
@@ -75,16 +75,19 @@ class Gates(Settings):
         return {name: bound for name, bound in found.items() if bound is not None}
 
 
+def _sequence(value: object) -> object:
+    return (value,) if isinstance(value, (str, Path)) else value
+
+
+Paths = Annotated[tuple[RecipePath, ...], BeforeValidator(_sequence, json_schema_input_type=str | tuple[str, ...])]
+"""Paths, or a single one."""
+
+
 class OutputSection(Settings):
     """What is written."""
 
     model: RecipePath = Field(description="the compressed model, .onnx")
-    report: tuple[RecipePath, ...] = Field(default=(), description="report files: .json or .md")
-
-    @field_validator("report", mode="before")
-    @classmethod
-    def _sequence(cls, value: object) -> object:
-        return (value,) if isinstance(value, (str, Path)) else value
+    report: Paths = Field(default=(), description="report files: .json or .md")
 
     @field_validator("report")
     @classmethod

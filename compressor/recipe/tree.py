@@ -83,6 +83,15 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
 
 
+class Dumper(yaml.SafeDumper):
+    """SafeDumper that quotes all text that the loader here would take for something else, too."""
+
+
+for _first, _resolvers in _Loader.yaml_implicit_resolvers.items():
+    for _tag, _pattern in _resolvers:
+        Dumper.add_implicit_resolver(f"{_tag}#quoted", _pattern, [_first])
+
+
 def read(path: Path) -> Tree:
     """The values of a YAML file.
 
@@ -103,8 +112,8 @@ def read(path: Path) -> Tree:
 def parse(text: str, name: str, folder: Path) -> Tree:
     """The values of YAML text; relative paths in it start at `folder`."""
     places: dict[Path_, Place] = {}
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):
             raise RecipeError(f"{name}: is not a recipe: fields such as `version: 1` are expected")
@@ -115,8 +124,6 @@ def parse(text: str, name: str, folder: Path) -> Tree:
         raise RecipeError(f"{name}{place}: {error.problem or error.context}") from error
     except yaml.YAMLError as error:
         raise RecipeError(f"{name}: {str(error).splitlines()[0]}") from error
-    finally:
-        loader.dispose()
     if not isinstance(value, dict):
         raise RecipeError(f"{name}: is not a recipe")
     return Tree(value, places)
@@ -128,6 +135,8 @@ def _build(loader: _Loader, node: yaml.Node, path: Path_, places: dict[Path_, Pl
         case yaml.MappingNode():
             found: dict[str, Plain] = {}
             for key_node, value_node in node.value:
+                if not isinstance(key_node, yaml.ScalarNode):
+                    raise _refused("a field's name must be plain text", key_node.start_mark)
                 key = str(key_node.value)
                 if key in found:
                     raise _refused(f"{key} is given twice", key_node.start_mark)
@@ -137,5 +146,13 @@ def _build(loader: _Loader, node: yaml.Node, path: Path_, places: dict[Path_, Pl
         case yaml.SequenceNode():
             return [_build(loader, item, (*path, i), places, name, folder) for i, item in enumerate(node.value)]
         case _:
-            value = loader.construct_object(node)
+            value = _scalar(loader, node)
             return Placed(value, folder) if isinstance(value, str) else value
+
+
+def _scalar(loader: _Loader, node: yaml.Node) -> Plain:
+    try:
+        value: Plain = loader.construct_object(node)
+    except ValueError as error:
+        raise _refused(f"is not a number that can be read: {str(error).splitlines()[0]}", node.start_mark) from error
+    return value

@@ -53,7 +53,10 @@ def _extended(path: Path, seen: tuple[Path, ...]) -> Tree:
         return tree
     if not isinstance(base, str) or len(seen) >= _MOST_BASES or path.resolve() in seen:
         raise RecipeError(f"{tree.place(('extends',))}: extends: names one other recipe, and never itself")
-    below = _extended(path.parent / str(base), (*seen, path.resolve()))
+    below_path = path.parent / str(base)
+    if not below_path.is_file():
+        raise RecipeError(f"{tree.place(('extends',))}: extends: {below_path} does not exist")
+    below = _extended(below_path, (*seen, path.resolve()))
     places = dict(below.places)
     value = _merged(below.value, tree.value, (), tree.places, places)
     return Tree(value, places | {(): tree.places[()]})

@@ -7,11 +7,10 @@ from rich.console import Console, Group
 from rich.text import Text
 
 from compressor.passes import Pass
-from compressor.pipeline.inspecting import Inspection
 from compressor.render import words
 from compressor.render.sections import Section, kernels
 from compressor.render.terminal import table
-from compressor.report import Measurement
+from compressor.report import Inspection, Measurement
 
 _MOST_NODES = 8
 
@@ -25,9 +24,8 @@ def draw_inspection(found: Inspection, every_layer: bool, console: Console) -> N
         ("parameters", words.count(found.parameters)),
         ("nodes", _nodes(found)),
     ]
-    total = sum(layer.macs or 0 for layer in found.layers)
-    if total:
-        facts.append(("MACs", f"{words.count(total)} in the layers below, for one sample"))
+    if found.macs:
+        facts.append(("MACs", f"{words.count(found.macs)} for one sample"))
     if found.quantized:
         facts.append(("quantized", f"{found.quantized} layers are quantized already"))
     _section(console, Section(found.path, ("", ""), tuple(facts)))

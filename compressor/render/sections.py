@@ -77,7 +77,7 @@ def _cost(report: Report) -> Section:
 
 
 def _sizes(before: int, after: int) -> tuple[str, str, str]:
-    return words.size(before), words.size(after), f"{before / after:.2f}x smaller"
+    return words.size(before), words.size(after), words.times_smaller(before / after)
 
 
 def _zeros(measurement: Measurement) -> str:

@@ -73,8 +73,8 @@ def starter(model: Model, folder: Path) -> str:
 
 def _calibration(model: Model) -> str:
     specs = model.inputs()
-    shape = specs[0].shape or ()
+    shape = (specs[0].shape if specs else None) or ()
     picture = len(specs) == 1 and len(shape) == 4 and shape[1] == 3
     if picture and isinstance(shape[2], int) and isinstance(shape[3], int):
         return _IMAGES.format(side=max(shape[2], shape[3]) * 8 // 7, height=shape[2], width=shape[3])
-    return _RANDOM.format(input=specs[0].name)
+    return _RANDOM.format(input=specs[0].name if specs else "input")

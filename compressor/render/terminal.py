@@ -46,7 +46,7 @@ def _headline(report: Report) -> Text:
         text.append(f"{words.path(report.reference.path)} → ", style="dim")
     text.append(words.path(report.result.path), style="bold")
     text.append(
-        f"\n{report.compression_ratio:.2f}x smaller", style="bold green" if report.compression_ratio > 1 else ""
+        f"\n{words.times_smaller(report.compression_ratio)}", style="bold green" if report.compression_ratio > 1 else ""
     )
     if report.latency is not None:
         ratio = report.latency.ratio

@@ -14,6 +14,11 @@ def size(nbytes: float) -> str:
     return f"{nbytes:.3g} GB"
 
 
+def times_smaller(ratio: float) -> str:
+    """Bytes before over bytes after."""
+    return f"{ratio:.2f}x smaller" if ratio >= 1 else f"{1 / ratio:.2f}x larger"
+
+
 def count(number: int) -> str:
     """A large count."""
     for unit, least in (("G", 10**9), ("M", 10**6), ("k", 10**4)):

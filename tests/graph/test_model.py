@@ -197,7 +197,7 @@ def test_external_data_is_found_beside_the_model_and_goes_along_when_saved_elsew
 
 def test_size_on_disk_includes_external_data(tmp_path: Path) -> None:
     _, path = _external(tmp_path)
-    assert Model.read(path).file_bytes == path.stat().st_size + 128
+    assert Model.read(path).source_bytes == path.stat().st_size + 128
 
 
 def test_many_arrays_go_into_a_file_beside_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
