@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, Field, InstanceOf, PlainSerializer, WithJsonSchema
+from pydantic import BeforeValidator, Field, InstanceOf, PlainSerializer, SerializationInfo, WithJsonSchema
 
 from compressor.data.base import Array, Batch, Dataset, Placed, Source, fit, share
 from compressor.errors import CompressorError, DataError
@@ -55,6 +55,10 @@ def _named(value: object) -> object:
     return FunctionName((folder / path).parent, Path(path).name, function)
 
 
+def _serialized(name: FunctionName, info: SerializationInfo) -> object:
+    return str(name) if info.mode == "json" else name
+
+
 class PythonSource(Source):
     """A function that returns an iterator of feeds.
 
@@ -66,7 +70,7 @@ class PythonSource(Source):
     function: Annotated[
         InstanceOf[FunctionName],
         BeforeValidator(_named),
-        PlainSerializer(str, when_used="json"),
+        PlainSerializer(_serialized),
         WithJsonSchema({"type": "string"}),
     ] = Field(description="module:function; module.py beside the recipe, or an installed module")
 
@@ -128,8 +132,11 @@ def _labels(labels: object) -> dict[str, Array]:
 
 def _items(name: FunctionName, place: str) -> Items:
     """The user's function, with its failures told as the user's."""
-    with _user_code(place):
-        module = _module(name)
+    try:
+        with _user_code(place):
+            module = _module(name)
+    except ImportError as error:
+        raise DataError(f"{place}: cannot be imported: {error}") from error
     function = getattr(module, name.function, None)
     if not callable(function):
         raise DataError(f"{place}: {name.module} has no function {name.function}")
@@ -147,7 +154,7 @@ def _user_code(place: str) -> Iterator[None]:
     """Whatever the user's code raises is the user's fault: one line with the place in their file."""
     try:
         yield
-    except CompressorError:
+    except (CompressorError, ImportError):
         raise
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]

@@ -57,7 +57,8 @@ def _check_classes(output: str, labels: Array, classes: int) -> None:
     """
     if not np.issubdtype(labels.dtype, np.integer):
         raise DataError(f"labels of output {output} are {labels.dtype}; top1 and top5 want class numbers")
-    outside = labels[(labels < 0) | (labels >= classes)]
+    numbers = labels.astype(np.int64)
+    outside = numbers[(numbers < 0) | (numbers >= classes)]
     if outside.size:
         raise DataError(f"label {outside[0]} of output {output} is no class; there are {classes}, numbered from 0")
 

@@ -29,7 +29,7 @@ def refuse_overwriting(outputs: tuple[Path, ...], inputs: tuple[Path, ...], over
         while not parent.exists():
             parent = parent.parent
         if not parent.is_dir():
-            raise OutputError(f"{output}: {parent} is not a folder")
+            raise OutputError(f"{output}: cannot be written: {parent} is not a folder")
         if not os.access(parent, os.W_OK):
             raise OutputError(f"{output}: no permission to write in {parent}")
 

@@ -87,9 +87,9 @@ class Dumper(yaml.SafeDumper):
     """SafeDumper that quotes all text that the loader here would take for something else, too."""
 
 
-for _first, _resolvers in _Loader.yaml_implicit_resolvers.items():
-    for _tag, _pattern in _resolvers:
-        Dumper.add_implicit_resolver(f"{_tag}#quoted", _pattern, [_first])
+for _letter, _resolvers in _Loader.yaml_implicit_resolvers.items():
+    for _name, _form in _resolvers:
+        Dumper.add_implicit_resolver(f"{_name}#quoted", _form, [_letter])
 
 
 def read(path: Path) -> Tree:
@@ -146,13 +146,14 @@ def _build(loader: _Loader, node: yaml.Node, path: Path_, places: dict[Path_, Pl
         case yaml.SequenceNode():
             return [_build(loader, item, (*path, i), places, name, folder) for i, item in enumerate(node.value)]
         case _:
-            value = _scalar(loader, node)
+            value = _scalar(loader, node, path)
             return Placed(value, folder) if isinstance(value, str) else value
 
 
-def _scalar(loader: _Loader, node: yaml.Node) -> Plain:
+def _scalar(loader: _Loader, node: yaml.Node, path: Path_) -> Plain:
     try:
         value: Plain = loader.construct_object(node)
     except ValueError as error:
-        raise _refused(f"is not a number that can be read: {str(error).splitlines()[0]}", node.start_mark) from error
+        name = ".".join(map(str, path))
+        raise _refused(f"{name}: is not a number that can be read", node.start_mark) from error
     return value

@@ -50,12 +50,7 @@ def kernels(measurement: Measurement) -> str:
 def _cost(report: Report) -> Section:
     before, after = report.reference, report.result
     rows = [
-        (
-            "file",
-            words.size(before.file_bytes),
-            words.size(after.file_bytes),
-            f"{report.compression_ratio:.2f}x smaller",
-        ),
+        ("file", *_sizes(before.file_bytes, after.file_bytes)),
         ("parameters", words.count(before.parameters), words.count(after.parameters), ""),
         ("zero weights", _zeros(before), _zeros(after), ""),
     ]

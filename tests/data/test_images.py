@@ -173,7 +173,7 @@ LIST = {"list": "{folder}/list.csv"}
         (_one, {"crop": 9}, "a.png: is 8×8, smaller than the crop 9×9; give resize"),
         (_one, {"labels": True}, "a.png has none; give list"),
         (_list("a.png\n"), {"labels": True, **LIST}, "a.png has none"),
-        (_list("a.png,1\nb.png,2\n"), LIST, "list.csv, line 2: b.png is neither in"),
+        (_list("a.png,1\nb.png,2\n"), LIST, "list.csv, line 2: b.png does not exist, neither in"),
         (_list("a.png,one\n"), LIST, 'list.csv, line 1: label "one" is not an integer'),
         (_list(""), LIST, "no images in"),
         (_one, {"mean": [0.5, 0.5]}, "."),
