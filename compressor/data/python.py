@@ -5,7 +5,6 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -21,27 +20,24 @@ from compressor.graph.model import Model, TensorSpec
 Items = Callable[[], Iterator[object]]
 
 
-@dataclass(frozen=True, slots=True)
-class FunctionName:
-    """A function in a module.
+class FunctionName(Placed):
+    """`module:function`, or `folder/module:function`; relative folders start where it was written."""
 
-    Attributes:
-        folder: where `<module>.py` is looked for first.
-        module: its name, dotted for an installed one.
-        function: its name.
-    """
+    @property
+    def module(self) -> str:
+        """The module's name, dotted for an installed one."""
+        return Path(self.rpartition(":")[0]).name
 
-    folder: Path
-    module: str
-    function: str
-
-    def __str__(self) -> str:
-        return f"{self.module}:{self.function}"
+    @property
+    def function(self) -> str:
+        """The function's name."""
+        return self.rpartition(":")[2]
 
     @property
     def file(self) -> Path | None:
         """The module's file, if it lies in the folder."""
-        file = self.folder / f"{self.module}.py"
+        path = self.folder / Path(self.rpartition(":")[0])
+        file = path.with_name(f"{path.name}.py")
         return file if file.is_file() else None
 
 
@@ -51,8 +47,7 @@ def _named(value: object) -> object:
     path, colon, function = value.rpartition(":")
     if not colon or not path or not function.isidentifier():
         raise ValueError('write it as module:function, for example "batches:calibration"')
-    folder = value.folder if isinstance(value, Placed) else Path()
-    return FunctionName((folder / path).parent, Path(path).name, function)
+    return FunctionName(value, value.folder if isinstance(value, Placed) else Path())
 
 
 def _serialized(name: FunctionName, info: SerializationInfo) -> object:
@@ -164,15 +159,16 @@ def _user_code(place: str) -> Iterator[None]:
 
 def _module(name: FunctionName) -> ModuleType:
     """The module, run anew if it lies beside the recipe; nothing is left behind there."""
-    if name.file is None:
+    file = name.file
+    if file is None:
         return importlib.import_module(name.module)
     module = ModuleType(f"compressor_data_{name.module}")
-    module.__file__ = str(name.file)
-    code = compile(name.file.read_text(encoding="utf-8"), str(name.file), "exec")
+    module.__file__ = str(file)
+    code = compile(file.read_text(encoding="utf-8"), str(file), "exec")
     sys.modules[module.__name__] = module
-    sys.path.insert(0, str(name.folder.resolve()))
+    sys.path.insert(0, str(file.parent.resolve()))
     try:
         exec(code, module.__dict__)
     finally:
-        sys.path.remove(str(name.folder.resolve()))
+        sys.path.remove(str(file.parent.resolve()))
     return module
