@@ -41,28 +41,20 @@ class ArraysSource(Source, Normalization):
     )
 
     def paths(self) -> tuple[Path, ...]:
+        """The array file."""
         return (self.path,)
 
     def identity(self, specs: tuple[TensorSpec, ...]) -> object:
+        """The file, and which of its arrays feed which input."""
         return self.path.resolve(), {s.name: self.inputs.get(s.name, s.name) for s in specs}
 
     def open(self, model: Model, place: str, seed: int) -> Dataset:
+        """The rows of the arrays; names, counts and axes are checked now, values when they are read."""
         arrays = _read(self.path, place)
         specs = model.inputs()
         names = _only_array(arrays, specs) or inputs_named(self.inputs, specs, place)
         labels = {"": self.labels} if isinstance(self.labels, str) else dict(self.labels or {})
-        for name in (*names.values(), *labels.values()):
-            if name not in arrays:
-                raise DataError(f"{place}: {self.path} has no array {name}; it has {', '.join(sorted(arrays))}")
-        for name in (*names.values(), *labels.values()):
-            if not arrays[name].ndim:
-                raise DataError(f"{place}: {self.path}: {name} is a single number; its first axis must count samples")
-        counts = {name: len(arrays[name]) for name in (*names.values(), *labels.values())}
-        if len(set(counts.values())) > 1:
-            raise DataError(f"{place}: {self.path}: arrays differ in samples: {counts}")
-        count = next(iter(counts.values()), 0)
-        if count == 0:
-            raise DataError(f"{place}: {self.path}: has no samples")
+        count = _count(arrays, (*names.values(), *labels.values()), f"{place}: {self.path}")
         chosen = {name: arrays[stored] for name, stored in names.items()}
         whole = any(s.shape is not None and chosen[s.name].ndim == len(s.shape) + 1 for s in specs)
         return ArraysDataset(
@@ -99,6 +91,7 @@ class ArraysDataset(Dataset):
         return len(self._rows)
 
     def batches(self) -> Iterator[Batch]:
+        """Rows, a batch at a time; a fixed batch that is not full is filled up by repeating rows."""
         for start in range(0, len(self._rows), self.batch):
             rows = self._rows[start : start + self.batch]
             fed = np.resize(rows, self.batch) if _fixed(self.specs) else rows
@@ -113,12 +106,32 @@ class ArraysDataset(Dataset):
         return fit(self._normalization.apply(picked, spec, place), spec, place)
 
     def split(self, first: int) -> tuple[Dataset, Dataset]:
+        """By rows."""
         return self._with(self._rows[:first]), self._with(self._rows[first:])
 
     def _with(self, rows: NDArray[np.int64]) -> "ArraysDataset":
         return ArraysDataset(
             self.name, self.specs, self.batch, self._arrays, self._labels, rows, self._normalization, self._place
         )
+
+
+def _count(arrays: Mapping[str, Array], used: tuple[str, ...], place: str) -> int:
+    """How many samples the used arrays hold.
+
+    Raises:
+        DataError: one of them is missing, none is there, or they do not hold the same number.
+    """
+    for name in used:
+        if name not in arrays:
+            raise DataError(f"{place} has no array {name}; it has {', '.join(sorted(arrays))}")
+        if not arrays[name].ndim:
+            raise DataError(f"{place}: {name} is a single number; its first axis must count samples")
+    counts = {name: len(arrays[name]) for name in used}
+    if len(set(counts.values())) > 1:
+        raise DataError(f"{place}: arrays differ in samples: {counts}")
+    if not any(counts.values()):
+        raise DataError(f"{place}: has no samples")
+    return next(iter(counts.values()))
 
 
 def _fixed(specs: tuple[TensorSpec, ...]) -> bool:

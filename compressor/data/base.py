@@ -109,16 +109,21 @@ def batch_size(wanted: int | None, specs: tuple[TensorSpec, ...], place: str) ->
     Raises:
         DataError: the model is fixed to another size than wanted.
     """
-    fixed = {s.shape[0] for s in specs if s.shape and isinstance(s.shape[0], int)}
-    if len(fixed) == 1 and all(s.shape for s in specs):
-        size = int(fixed.pop() or 1)
+    shapes = [spec.shape or () for spec in specs]
+    fixed = {shape[0] for shape in shapes if shape and isinstance(shape[0], int)}
+    if len(fixed) == 1 and all(shapes):
+        (size,) = fixed
         if wanted not in (None, size):
             raise DataError(f"{place}: batch is {wanted}, but the model takes exactly {size}; leave batch out")
         return size
-    if fixed:
+    if wanted or fixed:
         return wanted or 1
-    entries = sum(prod(d if isinstance(d, int) else 1 for d in (s.shape or ())[1:]) for s in specs)
-    return wanted or int(np.clip(_BATCH_ENTRIES // max(entries, 1), 1, _LARGEST_BATCH))
+    return int(np.clip(_BATCH_ENTRIES // max(sum(map(_entries, shapes)), 1), 1, _LARGEST_BATCH))
+
+
+def _entries(shape: tuple[int | str | None, ...]) -> int:
+    """Of one sample; open dimensions count as 1."""
+    return prod(d for d in shape[1:] if isinstance(d, int))
 
 
 def fit(array: Array, spec: TensorSpec, place: str) -> Array:

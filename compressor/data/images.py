@@ -79,12 +79,15 @@ class ImagesSource(Source, Picture):
     labels: bool = Field(default=False, description="take labels from the list, or from the sub-folders")
 
     def paths(self) -> tuple[Path, ...]:
+        """The folder, and the list if there is one."""
         return (self.path,) if self.list is None else (self.path, self.list)
 
     def identity(self, specs: tuple[TensorSpec, ...]) -> object:
+        """The folder and the list."""
         return self.path.resolve(), self.list and self.list.resolve()
 
     def open(self, model: Model, place: str, seed: int) -> Dataset:
+        """The files, in the order of their names or of the list; they are decoded when they are read."""
         specs = model.inputs()
         if len(specs) != 1:
             raise DataError(
@@ -114,6 +117,7 @@ class ImagesDataset(Dataset):
         return len(self._files)
 
     def batches(self) -> Iterator[Batch]:
+        """Decoded images; a fixed batch that is not full is filled up by repeating files."""
         spec = self.specs[0]
         for start in range(0, len(self._files), self.batch):
             files = self._files[start : start + self.batch]
@@ -133,6 +137,7 @@ class ImagesDataset(Dataset):
         return np.stack(pictures)
 
     def split(self, first: int) -> tuple[Dataset, Dataset]:
+        """By files."""
         return self._with(self._files[:first]), self._with(self._files[first:])
 
     def _with(self, files: list[ImageFile]) -> "ImagesDataset":

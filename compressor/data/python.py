@@ -70,9 +70,11 @@ class PythonSource(Source):
     ] = Field(description="module:function; module.py beside the recipe, or an installed module")
 
     def identity(self, specs: tuple[TensorSpec, ...]) -> object:
+        """The function, wherever it is named from."""
         return self.function.file or self.function.module, self.function.function
 
     def open(self, model: Model, place: str, seed: int) -> Dataset:
+        """The items of the function, counted by calling it once."""
         items = _items(self.function, f"{place}: {self.function}")
         count = sum(1 for _ in islice(items(), self.samples))
         if count == 0:
@@ -80,6 +82,7 @@ class PythonSource(Source):
         return PythonDataset(str(self.function), model.inputs(), items, range(count), place)
 
     def open_split(self, model: Model, place: str, seed: int, first: int | None) -> tuple[Dataset, Dataset]:
+        """In the order in which the function yields; it cannot be shuffled."""
         everything = self.model_copy(update={"samples": None}).open(model, place, seed)
         return everything.split(share(len(everything), first))
 
@@ -95,6 +98,7 @@ class PythonDataset(Dataset):
         return len(self._items)
 
     def batches(self) -> Iterator[Batch]:
+        """One item at a time, checked against the model's inputs."""
         items = islice(self._function(), self._items.start, self._items.stop)
         for number, item in enumerate(items, start=self._items.start):
             yield self._batch(item, f"{self._place}: {self.name}, item {number}")
@@ -111,6 +115,7 @@ class PythonDataset(Dataset):
         return Batch(arrays, _labels(labels), samples)
 
     def split(self, first: int) -> tuple[Dataset, Dataset]:
+        """By items."""
         return self._with(self._items[:first]), self._with(self._items[first:])
 
     def _with(self, items: range) -> "PythonDataset":

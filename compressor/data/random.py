@@ -35,6 +35,7 @@ class RandomSource(Source):
     )
 
     def identity(self, specs: tuple[TensorSpec, ...]) -> object:
+        """All random samples are drawn from the same place."""
         return "random"
 
     @field_validator("values")
@@ -46,6 +47,7 @@ class RandomSource(Source):
         return value
 
     def open(self, model: Model, place: str, seed: int) -> Dataset:
+        """Made-up samples, of sizes on which the model has been seen to run."""
         specs = model.inputs()
         inputs_named({**dict.fromkeys(self.shapes, ""), **dict.fromkeys(self.values, "")}, specs, place)
         for spec in specs:
@@ -58,6 +60,7 @@ class RandomSource(Source):
         return RandomDataset("random", specs, shapes, values, range(count), seed)
 
     def open_split(self, model: Model, place: str, seed: int, first: int | None) -> tuple[Dataset, Dataset]:
+        """Different numbers for both; 16 to judge by."""
         count = first or DEFAULT_SAMPLES
         everything = self.model_copy(update={"samples": count + HELD_OUT_SAMPLES}).open(model, place, seed)
         return everything.split(count)
@@ -82,6 +85,7 @@ class RandomDataset(Dataset):
         return len(self._numbers)
 
     def batches(self) -> Iterator[Batch]:
+        """One sample at a time, each drawn anew from its number."""
         for number in self._numbers:
             yield Batch(self.feed(number), {}, 1)
 
@@ -91,6 +95,7 @@ class RandomDataset(Dataset):
         return {s.name: _draw(s, self._shapes[s.name], self._values.get(s.name), rng) for s in self.specs}
 
     def split(self, first: int) -> tuple[Dataset, Dataset]:
+        """By numbers."""
         return self._with(self._numbers[:first]), self._with(self._numbers[first:])
 
     def _with(self, numbers: range) -> "RandomDataset":

@@ -34,6 +34,7 @@ class _TopK:
         self._right = self._samples = 0
 
     def update(self, outputs: Mapping[str, Array], labels: Mapping[str, Array], samples: int) -> None:
+        """Fold in one batch."""
         for name, scores, wanted in paired(outputs, labels, samples):
             if scores.ndim != 2 or wanted.ndim != 1:
                 raise DataError(
@@ -46,6 +47,7 @@ class _TopK:
             self._samples += len(wanted)
 
     def result(self) -> float:
+        """Over everything folded in."""
         return self._right / max(self._samples, 1)
 
 
@@ -85,6 +87,7 @@ class _MeanError:
         self._sum, self._entries = 0.0, 0
 
     def update(self, outputs: Mapping[str, Array], labels: Mapping[str, Array], samples: int) -> None:
+        """Fold in one batch."""
         for name, found, wanted in paired(outputs, labels, samples):
             if not np.issubdtype(wanted.dtype, np.number):
                 raise DataError(f"labels of output {name} are {wanted.dtype}; mse and mae want numbers")
@@ -95,6 +98,7 @@ class _MeanError:
             self._entries += found.size
 
     def result(self) -> float:
+        """Over everything folded in."""
         return self._sum / max(self._entries, 1)
 
 

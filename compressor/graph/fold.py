@@ -41,21 +41,29 @@ def merge_biases(model: ir.Model) -> Iterator[Folded]:
     for weight in list(find_weights(model)):
         node, output = weight.uses[0].node, weight.uses[0].node.outputs[0]
         uses = [Use(*use) for use in output.uses()]
-        source = node.inputs[0]
-        if node.op_type != "MatMul" or weight.uses[0].idx != 1 or len(weight.shape) != 2 or len(uses) != 1:
-            continue
-        if source is None or source.shape is None or len(source.shape) != 2 or output.is_graph_output():
-            continue
-        add, columns = uses[0].node, weight.shape[1]
-        bias = add.inputs[1 - uses[0].idx] if add.op_type == "Add" and add.graph is node.graph else None
-        array = constant(bias)
-        if bias is None or array is None or array.shape not in ((columns,), (1, columns)):
+        bias = _added_bias(weight, uses[0]) if len(uses) == 1 and _is_matrix_product(weight) else None
+        if bias is None or output.is_graph_output():
             continue
         node.op_type = "Gemm"
         node.resize_inputs(3)
         node.replace_input_with(2, bias)
-        bypass(add, output)
+        bypass(uses[0].node, output)
         yield Folded(node.name or "", "Gemm", "Add")
+
+
+def _is_matrix_product(weight: Weight) -> bool:
+    node, source = weight.uses[0].node, weight.uses[0].node.inputs[0]
+    flat = source is not None and source.shape is not None and len(source.shape) == 2
+    return node.op_type == "MatMul" and weight.uses[0].idx == 1 and len(weight.shape) == 2 and flat
+
+
+def _added_bias(weight: Weight, use: Use) -> ir.Value | None:
+    """The constant per output that `use` adds to the product."""
+    if use.node.op_type != "Add" or use.node.graph is not weight.uses[0].node.graph:
+        return None
+    bias, columns = use.node.inputs[1 - use.idx], weight.shape[1]
+    array = constant(bias)
+    return bias if array is not None and array.shape in ((columns,), (1, columns)) else None
 
 
 def _foldable(weight: Weight) -> bool:

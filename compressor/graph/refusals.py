@@ -77,21 +77,25 @@ def _refused_weight(weight: Weight) -> str | None:
 
 
 def _refused_use(use: Use) -> str | None:
-    node, weight = use.node, use.node.inputs[use.idx]
-    source, bias = node.inputs[0], node.inputs[2] if len(node.inputs) > 2 else None
+    node, weight, source = use.node, use.node.inputs[use.idx], use.node.inputs[0]
     if use.idx != 1:
         return "the constant is the left factor of the product"
     if source is None or source.is_initializer():
         return "its input is a constant"
-    if bias is not None and not bias.is_initializer():
-        return "its bias is computed at run time"
     if node.op_type == "MatMul" and weight is not None and weight.shape is not None and len(weight.shape) != 2:
         return f"a batch of matrices ({len(weight.shape)} axes)"
     if node.op_type == "Gemm" and (attribute(node, "transA", 0) or not _plain_gemm(node)):
         return "Gemm with transA, alpha or beta"
-    if bias is not None and bias.shape is not None and sum(d != 1 for d in bias.shape) > 1:
-        return "its bias is a matrix"
-    return None
+    return _refused_bias(node.inputs[2] if len(node.inputs) > 2 else None)
+
+
+def _refused_bias(bias: ir.Value | None) -> str | None:
+    if bias is None:
+        return None
+    if not bias.is_initializer():
+        return "its bias is computed at run time"
+    matrix = bias.shape is not None and sum(d != 1 for d in bias.shape) > 1
+    return "its bias is a matrix" if matrix else None
 
 
 def _plain_gemm(node: ir.Node) -> bool:

@@ -42,6 +42,7 @@ class PruneMagnitude(Pass):
         return self
 
     def apply(self, model: Model, context: Context) -> Iterator[Finding]:
+        """Set what is small to zero, layer by layer or below one common magnitude."""
         weights = list(model.weights(self.selectors))
         threshold = self._common_threshold(weights)
         for weight in weights:

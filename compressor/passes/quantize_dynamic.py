@@ -35,10 +35,12 @@ class QuantizeDynamic(Pass):
     )
 
     def warnings(self) -> Iterator[str]:
+        """Convolutions get slower."""
         if self.convolutions:
             yield f"quantize_dynamic with convolutions: {SLOW_CONVOLUTION}"
 
     def apply(self, model: Model, context: Context) -> Iterator[Finding]:
+        """Round every weight and let its layer range its input at run time."""
         for name, layer in already_quantized(model):
             yield Skip(name, layer, "quantized already")
         for weight in list(model.weights(self.selectors)):

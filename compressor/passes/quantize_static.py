@@ -59,6 +59,7 @@ class QuantizeStatic(Pass):
     )
 
     def apply(self, model: Model, context: Context) -> Iterator[Finding]:
+        """Find what can run in integers, range its tensors on the calibration data, and write both."""
         for name, layer in already_quantized(model):
             yield Skip(name, layer, "quantized already")
         chosen: list[Weight] = []
@@ -106,10 +107,12 @@ class _Rounded:
 
     @property
     def error(self) -> float:
+        """Relative error of rounding."""
         return relative_error(self.matrix, self.grid.dequantize(self.grid.quantize(self.matrix)))
 
     @property
     def nbytes(self) -> int:
+        """Of the integers and their scales."""
         return self.matrix.size + self.grid.scale.nbytes
 
     def write(self, weight: Weight, use: Use, x_scale: float) -> None:

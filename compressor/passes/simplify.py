@@ -23,6 +23,7 @@ class Simplify(Pass):
     type: Literal["simplify"] = "simplify"
 
     def apply(self, model: Model, context: Context) -> Iterator[Finding]:
+        """Fold and drop until nothing is left to do."""
         before, bytes_before = model.node_counts(), model.nbytes()
         for folded in simplify(model):
             yield Change(folded.layer, folded.layer_type, f"{folded.neighbour} folded in")
