@@ -60,7 +60,7 @@ def _cost(report: Report) -> Section:
         rows.append(("MACs", words.count(before.macs), words.count(after.macs), ""))
     latency = report.latency
     if latency is not None:
-        interval = f"{latency.ratio:.3f} of it ({latency.low:.3f}–{latency.high:.3f})"
+        interval = f"ratio {latency.ratio:.3f} ({latency.low:.3f}–{latency.high:.3f})"
         rows.append(
             ("latency, median", words.milliseconds(before.latency_ms), words.milliseconds(after.latency_ms), interval)
         )

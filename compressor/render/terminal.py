@@ -9,7 +9,7 @@ from rich.text import Text
 
 from compressor.render import words
 from compressor.render.sections import Section, kernels, sections
-from compressor.report import Fidelity, Report
+from compressor.report import Fidelity, LatencyComparison, Report
 
 _FREE_TEXT = ("why", "which", "what", "layer", "output", "")
 
@@ -49,14 +49,16 @@ def _headline(report: Report) -> Text:
         f"\n{words.times_smaller(report.compression_ratio)}", style="bold green" if report.compression_ratio > 1 else ""
     )
     if report.latency is not None:
-        ratio = report.latency.ratio
-        word = f"{1 / ratio:.2f}x faster" if ratio < 1 else f"{ratio:.2f}x slower"
         text.append(", ")
-        text.append(
-            word, style="bold green" if report.latency.high < 1 else "bold red" if report.latency.low > 1 else ""
-        )
+        text.append(_speed(report.latency), style=_judged(report.latency.high < 1, report.latency.low > 1))
     text.append(_fidelity(report.fidelity))
     return text.append("\n")
+
+
+def _speed(latency: LatencyComparison) -> str:
+    if latency.low <= 1 <= latency.high:
+        return "as fast"
+    return f"{1 / latency.ratio:.2f}x faster" if latency.ratio < 1 else f"{latency.ratio:.2f}x slower"
 
 
 def _fidelity(fidelity: Fidelity) -> str:
