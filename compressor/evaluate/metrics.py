@@ -114,7 +114,7 @@ class MeanAbsoluteError(_MeanError):
     power = 1
 
 
-METRICS: Mapping[MetricName, type[_TopK] | type[_MeanError]] = {
+METRICS: Mapping[MetricName, type[Metric]] = {
     "top1": Top1,
     "top5": Top5,
     "mse": MeanSquaredError,

@@ -18,11 +18,9 @@ from compressor.graph.edit import (
     unique_names,
 )
 from compressor.graph.model import Model
-from compressor.graph.regions import Region, after_activation, grow
+from compressor.graph.regions import Region, grow
 from compressor.graph.weights import Use, Weight, layout_of, output_axis
 from compressor.numerics.affine import Floats, Grid, Ints, PerTensor
-
-OPSET_OF_QDQ = 13
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,10 +42,7 @@ class StaticPlan:
 
     def input_of(self, use: Use) -> str:
         """The tensor whose grid the layer's input is on."""
-        value = use.node.inputs[0]
-        if value is None:
-            raise ValueError(f"{use.node.name} has no input")
-        return self.region.owner(value).name or ""
+        return self.region.owner(_input(use.node)).name or ""
 
 
 def plan_static(weights: list[Weight]) -> StaticPlan:
@@ -124,11 +119,6 @@ def bias_of(use: Use, outputs: int) -> Floats | None:
     return np.broadcast_to(array.reshape(-1), (outputs,)).astype(np.float32)
 
 
-def keeps_float_output(use: Use, plan: StaticPlan) -> bool:
-    """Whether the layer's result leaves the integer region unquantized."""
-    return after_activation(use.node.outputs[0]) not in plan.region.tensors
-
-
 def insert_dynamic_product(weight: Weight, use: Use, quantized: Ints, grid: Grid) -> None:
     """Turn MatMul or Gemm by a constant into an integer product whose input is ranged at run time.
 
@@ -139,26 +129,17 @@ def insert_dynamic_product(weight: Weight, use: Use, quantized: Ints, grid: Grid
         quantized: (outputs, inputs), int8.
         grid: per output channel or per tensor.
     """
-    node, name = use.node, weight.value.name or ""
+    node, name, stem = use.node, weight.value.name or "", use.node.name or ""
     graph = _graph(node)
-    source, output = node.inputs[0], node.outputs[0]
-    if source is None:
-        raise ValueError(f"{node.name} has no input")
-    stem, real = node.name or "", ir.DataType.FLOAT
     array = _stored_once(graph, f"{name}_quantized", np.ascontiguousarray(quantized.T))
     scale = _stored_once(graph, f"{name}_scale", grid.scale)
     zero = _stored_once(graph, f"{name}_zero_point", grid.zero_point)
-    x, x_scale, x_zero = _ranged_at_run_time(graph, source)
+    x, x_scale, x_zero = _ranged_at_run_time(graph, _input(node))
     product = new_node("MatMulInteger", [x, array, x_zero, zero], f"{stem}_product", ir.DataType.INT32)
-    as_float = new_node("Cast", [product.outputs[0]], f"{stem}_float", real, {"to": int(real)})
-    both = new_node("Mul", [x_scale, scale], f"{stem}_scale", real)
-    scaled = new_node("Mul", [as_float.outputs[0], both.outputs[0]], f"{stem}_scaled", real)
-    nodes = [product, as_float, both, scaled]
     bias = node.inputs[2] if len(node.inputs) > 2 else None
-    if bias is not None:
-        nodes.append(new_node("Add", [scaled.outputs[0], bias], f"{stem}_biased", real))
+    nodes = [product, *_scaled(product.outputs[0], x_scale, scale, bias, stem)]
     graph.insert_before(node, nodes)
-    _replace(graph, node, output, nodes[-1])
+    _replace(graph, node, node.outputs[0], nodes[-1])
     remove_if_unused(weight.value)
 
 
@@ -169,24 +150,17 @@ def insert_dynamic_convolution(weight: Weight, use: Use, quantized: Ints, grid: 
         quantized: (outputs, inputs), int8.
         grid: per output channel or per tensor.
     """
-    node, name = use.node, weight.value.name or ""
-    graph, source, stem, real = _graph(node), node.inputs[0], node.name or "", ir.DataType.FLOAT
-    if source is None:
-        raise ValueError(f"{node.name} has no input")
+    node, name, stem = use.node, weight.value.name or "", use.node.name or ""
+    graph = _graph(node)
     along_channels = (-1, *[1] * (len(weight.shape) - 2))
     array = _stored_once(graph, f"{name}_quantized", _to_array(weight, use, quantized))
     scale = _stored_once(graph, f"{name}_scale", grid.scale.reshape(along_channels))
-    x, x_scale, x_zero = _ranged_at_run_time(graph, source)
+    x, x_scale, x_zero = _ranged_at_run_time(graph, _input(node))
     product = new_node("ConvInteger", [x, array, x_zero], f"{stem}_product", ir.DataType.INT32)
     product.attributes.update({a.name: a for a in node.attributes.values()})
-    as_float = new_node("Cast", [product.outputs[0]], f"{stem}_float", real, {"to": int(real)})
-    both = new_node("Mul", [x_scale, scale], f"{stem}_scale", real)
-    scaled = new_node("Mul", [as_float.outputs[0], both.outputs[0]], f"{stem}_scaled", real)
-    nodes = [product, as_float, both, scaled]
     bias = bias_of(use, len(quantized))
-    if bias is not None:
-        stored = new_initializer(graph, f"{stem}_bias", bias.reshape(along_channels))
-        nodes.append(new_node("Add", [scaled.outputs[0], stored], f"{stem}_biased", real))
+    stored = None if bias is None else new_initializer(graph, f"{stem}_bias", bias.reshape(along_channels))
+    nodes = [product, *_scaled(product.outputs[0], x_scale, scale, stored, stem)]
     graph.insert_before(node, nodes)
     _replace(graph, node, node.outputs[0], nodes[-1])
     remove_if_unused(weight.value)
@@ -212,6 +186,16 @@ def insert_embedding(weight: Weight, use: Use, quantized: Ints, grid: Grid) -> N
     graph.insert_before(node, nodes)
     _replace(graph, node, node.outputs[0], scaled)
     remove_if_unused(weight.value)
+
+
+def _scaled(product: ir.Value, x_scale: ir.Value, scale: ir.Value, bias: ir.Value | None, stem: str) -> list[ir.Node]:
+    """From the integers of a product to real values: Cast → Mul(x_scale · w_scale) → Add(bias)."""
+    real = ir.DataType.FLOAT
+    as_float = new_node("Cast", [product], f"{stem}_float", real, {"to": int(real)})
+    both = new_node("Mul", [x_scale, scale], f"{stem}_scale", real)
+    scaled = new_node("Mul", [as_float.outputs[0], both.outputs[0]], f"{stem}_scaled", real)
+    added = [] if bias is None else [new_node("Add", [scaled.outputs[0], bias], f"{stem}_biased", real)]
+    return [as_float, both, scaled, *added]
 
 
 def _ranged_at_run_time(graph: ir.Graph, source: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
@@ -261,3 +245,10 @@ def _graph(node: ir.Node) -> ir.Graph:
     if node.graph is None:
         raise ValueError(f"{node.name} is in no graph")
     return node.graph
+
+
+def _input(node: ir.Node) -> ir.Value:
+    value = node.inputs[0]
+    if value is None:
+        raise ValueError(f"{node.name} has no input")
+    return value
