@@ -31,8 +31,11 @@ def peak_bytes(path: Path, feeds: Feeds) -> int:
     return int(done.stdout)
 
 
-def _own_peak() -> int:
-    """VmHWM where Linux tells it; it starts anew with the process, which ru_maxrss does not."""
+def own_peak() -> int:
+    """Highest resident memory of this process so far, bytes.
+
+    VmHWM where Linux tells it: it starts anew with the process, which ru_maxrss does not.
+    """
     status = Path("/proc/self/status")
     if status.exists():
         for line in status.read_text().splitlines():
@@ -46,7 +49,7 @@ def _main(model: str, arrays: str, *names: str) -> None:
     with np.load(arrays) as stored:
         feeds = {name: stored[f"input {i}"] for i, name in enumerate(names)}
     Session(Path(model)).run(feeds)
-    sys.stdout.write(str(_own_peak()))
+    sys.stdout.write(str(own_peak()))
 
 
 if __name__ == "__main__":
