@@ -33,8 +33,24 @@ _JOINING: dict[str, tuple[int, ...] | None] = {
 }
 """Operators with an integer kernel and the inputs that carry activations; None: all of them."""
 
-_MOVING = ("MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Gather", "DepthToSpace")
+_MOVING = (
+    "MaxPool",
+    "Reshape",
+    "Transpose",
+    "Flatten",
+    "Squeeze",
+    "Unsqueeze",
+    "Slice",
+    "Gather",
+    "DepthToSpace",
+    "Split",
+    "Resize",
+)
 """Operators whose first input and first output are the same values in another place."""
+
+
+_FARTHEST = 6
+"""How many operators back an integer may come from through others that are not integer yet."""
 
 
 @dataclass(eq=False)
@@ -148,10 +164,14 @@ def _move(region: Region, node: ir.Node, output: ir.Value) -> None:
 
 
 def _moves(node: ir.Node) -> bool:
-    """MaxPool with indices and Gather from a constant are no mere moves of activations."""
+    """A Gather from a constant, MaxPool with indices, and Resize that interpolates are no mere moves."""
     source = node.inputs[0]
-    constant = source is not None and source.is_initializer()
-    return not constant and (node.op_type != "MaxPool" or len(node.outputs) == 1)
+    if source is None or source.is_initializer():
+        return False
+    if node.op_type == "Resize":
+        mode = node.attributes.get("mode")
+        return mode is None or mode.as_string() == "nearest"
+    return node.op_type != "MaxPool" or len(node.outputs) == 1
 
 
 def _activations(node: ir.Node) -> Iterator[ir.Value]:
@@ -162,14 +182,14 @@ def _activations(node: ir.Node) -> Iterator[ir.Value]:
         yield from (v for v in values if v is not None)
 
 
-def _made_of_integers(region: Region, value: ir.Value) -> bool:
+def _made_of_integers(region: Region, value: ir.Value, depth: int = 0) -> bool:
     """Whether quantizing `value` lets its producer run in integers, so that it costs nothing."""
     node = before_activation(value).producer()
-    if node is None:
+    if node is None or depth > _FARTHEST:
         return False
-    return node in region.integer or (node.op_type in (*_JOINING, *_MOVING) and _fed_by_integers(region, node))
-
-
-def _fed_by_integers(region: Region, node: ir.Node) -> bool:
+    if node in region.integer:
+        return True
+    if node.op_type not in (*_JOINING, *_MOVING):
+        return False
     sources = [node.inputs[0]] if node.op_type in _MOVING else list(_activations(node))
-    return any(v is not None and (v in region.tensors) for v in sources)
+    return any(v is not None and (v in region.tensors or _made_of_integers(region, v, depth + 1)) for v in sources)

@@ -114,6 +114,20 @@ STATIC = {
         FIRST + "p = ReduceMean<keepdims=0>(a, hw)  [l2] y = Gemm<transB=1>(p, g)",
     ),
 }
+ISLANDS_CLOSED = {
+    "swish": (PICTURE, FIRST + "q = Sigmoid(a)  r = Mul(a, q)  " + LAST),
+    "split": STATIC["split"],
+    "far from the layer": (
+        PICTURE,
+        FIRST
+        + """q = Sigmoid(a)  u = Mul(a, q)  m = MaxPool<kernel_shape=[3,3], pads=[1,1,1,1]>(u)
+        k = Concat<axis=1>(u, m)  r = Slice(k, starts2, ends2, axes)  """
+        + LAST,
+    ),
+    "residual": STATIC["residual"],
+}
+"""Between two convolutions: what must leave no arithmetic in float at all."""
+
 CONSTANTS |= {
     "starts2": np.array([8]),
     "ends2": np.array([24]),
@@ -160,6 +174,20 @@ def test_a_statically_quantized_model_is_valid_close_and_runs_in_integers(case: 
     Session(tmp_path / "written.onnx", optimized=tmp_path / "optimized.onnx")
     for family in count_kernels(tmp_path / "optimized.onnx"):
         assert family.integer == family.total, str(family)
+
+
+FLOAT_ARITHMETIC = {"Conv", "Sigmoid", "Mul", "Add", "Concat", "Split", "Relu", "AveragePool"}
+
+
+@pytest.mark.parametrize("case", ISLANDS_CLOSED)
+def test_integers_flow_through_everything_between_two_layers(case: str, tmp_path: Path) -> None:
+    model = load(_graph(*ISLANDS_CLOSED[case]), tmp_path)
+    list(QuantizeStatic(observer="min_max").apply(model, _context(model, tmp_path)))
+    model.save(tmp_path / "written.onnx")
+    Session(tmp_path / "written.onnx", optimized=tmp_path / "optimized.onnx")
+    nodes = onnx.load(tmp_path / "optimized.onnx").graph.node
+    floating = {name for node in nodes if node.op_type == "DequantizeLinear" for name in node.output}
+    assert not [n.op_type for n in nodes if n.op_type in FLOAT_ARITHMETIC and floating & set(n.input)]
 
 
 def test_a_bias_that_dwarfs_its_weights_survives(tmp_path: Path) -> None:
