@@ -120,8 +120,8 @@ ISLANDS_CLOSED = {
     "far from the layer": (
         PICTURE,
         FIRST
-        + """q = Sigmoid(a)  u = Mul(a, q)  m = MaxPool<kernel_shape=[3,3], pads=[1,1,1,1]>(u)
-        k = Concat<axis=1>(u, m)  r = Slice(k, starts2, ends2, axes)  """
+        + """q = Sigmoid(a)  u = Mul(a, q)  p = MaxPool<kernel_shape=[3,3], pads=[1,1,1,1]>(u)
+        k = Concat<axis=1>(u, p)  r = Slice(k, starts2, ends2, axes)  """
         + LAST,
     ),
     "residual": STATIC["residual"],
