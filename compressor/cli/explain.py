@@ -11,7 +11,7 @@ def explain(model: ModelArgument, json: JsonOption = None, overwrite: OverwriteO
     from compressor.cli.terminal import stdout
     from compressor.errors import ModelError
     from compressor.graph.model import Model
-    from compressor.pipeline.run import stored_receipt
+    from compressor.pipeline.receipt import stored_receipt
 
     claim_json(json, (model,), overwrite)
     receipt = stored_receipt(Model.read(model))

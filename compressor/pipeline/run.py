@@ -5,27 +5,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from compressor import __version__, gates
+from compressor import gates
 from compressor.data import AnySource
-from compressor.errors import ModelError, PassError, ResultError, VerificationError
-from compressor.graph.model import Model, sha256
+from compressor.errors import PassError, ResultError, VerificationError
+from compressor.graph.model import Model
 from compressor.graph.verify import check_signature
 from compressor.passes import Pass
 from compressor.pipeline.loop import Compressed, apply_passes, prove
 from compressor.pipeline.measuring import ModelFile, measure
 from compressor.pipeline.publish import publish, refuse_overwriting
+from compressor.pipeline.receipt import RECEIPT, receipt, stored_receipt
 from compressor.pipeline.workspace import Workspace, open_workspace
 from compressor.progress import Progress
 from compressor.recipe import Gates, Recipe, check_against_model
-from compressor.recipe.load import plain
 from compressor.recipe.schema import RuntimeSection
 from compressor.recipe.tree import Tree
-from compressor.report import Json, LatencyComparison, Report
+from compressor.report import LatencyComparison, Report
 from compressor.runtime import latency
-from compressor.runtime.environment import environment, versions
-
-RECEIPT = "compressor.receipt"
-"""Key of the model's metadata under which the receipt is stored, as JSON."""
+from compressor.runtime.environment import environment
 
 _FAST_LOOK_SECONDS = 1.0
 
@@ -132,34 +129,6 @@ def compare(
             receipt=stored_receipt(other) or {},
         )
     return replace(report, gates=gates.check(gate, report))
-
-
-def stored_receipt(model: Model) -> dict[str, Json] | None:
-    """The receipt in a model; None when it carries none.
-
-    Raises:
-        ModelError: what is stored there is no receipt.
-    """
-    text = model.metadata.get(RECEIPT)
-    if text is None:
-        return None
-    try:
-        found = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ModelError(f"{model.source}: {RECEIPT} in its metadata is damaged: {error}") from error
-    if not isinstance(found, dict):
-        raise ModelError(f"{model.source}: {RECEIPT} in its metadata is no receipt")
-    return found
-
-
-def receipt(recipe: Recipe) -> dict[str, Json]:
-    """What is stored in the written model: enough to make it again."""
-    return {
-        "compressor": __version__,
-        "recipe": plain(recipe, recipe.output.model.parent),
-        "source": {"name": recipe.model.name, "bytes": recipe.model.stat().st_size, "sha256": sha256(recipe.model)},
-        "versions": dict(versions()),
-    }
 
 
 def _fastest(
