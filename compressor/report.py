@@ -141,12 +141,12 @@ class PassRecord:
         """What was left alone."""
         return tuple(f for f in self.findings if isinstance(f, Skip))
 
-    def skips_by_reason(self) -> dict[str, list[Skip]]:
-        """Skipped weights grouped by reason, most frequent first."""
-        groups: dict[str, list[Skip]] = {}
+    def skip_groups(self) -> list[list[Skip]]:
+        """Skipped weights of one layer type and one reason together, most frequent first."""
+        groups: dict[tuple[str, str], list[Skip]] = {}
         for skip in self.skips:
-            groups.setdefault(skip.reason, []).append(skip)
-        return dict(sorted(groups.items(), key=lambda item: -len(item[1])))
+            groups.setdefault((skip.layer, skip.reason), []).append(skip)
+        return sorted(groups.values(), key=len, reverse=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ Observer = Literal["min_max", "mean_min_max"]
 
 
 GROUP = 16
-"""Samples whose extremes are taken together by `mean_min_max`, whatever the batch size."""
+"""Samples, at least, whose extremes are taken together by `mean_min_max`: whole batches until there are as many."""
 
 
 @dataclass(slots=True)
@@ -46,7 +46,7 @@ class Range:
         """The real values to be covered.
 
         `min_max` covers everything seen. `mean_min_max` takes the mean of the extremes of groups of 16
-        samples, in the spirit of the moving average of Krishnamoorthi 2018, "Quantizing deep
+        samples (whole batches), in the spirit of the moving average of Krishnamoorthi 2018, "Quantizing deep
         convolutional networks for efficient inference": rare outliers are clamped, and all other
         values get finer steps. With fewer than 16 samples both are the same.
         """
@@ -91,6 +91,8 @@ def collect_ranges(
         seen += batch.samples
         for name, found in ranges.items():
             low, high = float(outputs[RANGE_LOW + name]), float(outputs[RANGE_HIGH + name])
+            if low > high:  # an empty tensor
+                continue
             if not (isfinite(low) and isfinite(high)):
                 raise PassError(
                     f"{name}: is NaN or infinite on sample {seen - batch.samples}; the model overflows there"

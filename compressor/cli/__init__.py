@@ -6,6 +6,7 @@ Nothing heavy is imported here; each command imports what it needs when it runs.
 import gc
 import signal
 import sys
+import traceback
 from types import FrameType
 
 import typer
@@ -22,6 +23,7 @@ from compressor.cli.run import run
 from compressor.cli.schema import schema
 from compressor.errors import CompressorError
 
+BUG = 70
 INTERRUPTED = 130
 
 _GARBAGE_THRESHOLDS = (100_000, 20, 20)  # importing frees nothing: looking for garbage meanwhile is a quarter of it
@@ -34,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done · 1 a gate failed · 2 usage or recipe · 3 model or data · 4 a pass or its proof · "
-    "130 interrupted",
+    "70 a bug of ours · 130 interrupted",
 )
 for _command in (run, compress, inspect, compare, bench, check, init, passes, schema, explain):
     app.command()(_command)
@@ -68,6 +70,10 @@ def main() -> None:
         for line in str(error).splitlines():
             typer.echo(f"error: {line}", err=True)
         sys.exit(error.exit_code)
+    except Exception:
+        traceback.print_exc()
+        typer.echo("error: this is a bug in compressor; please report it with the lines above", err=True)
+        sys.exit(BUG)
     except SystemExit as leaving:
         if leaving.code == INTERRUPTED:
             typer.echo("interrupted: nothing was written", err=True)

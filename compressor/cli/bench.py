@@ -1,6 +1,7 @@
 """`compressor bench MODEL`."""
 
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Annotated
 
 import typer
@@ -33,7 +34,7 @@ def bench(
 
     claim_json(json, (model,), overwrite)
     evaluation, _ = judged(source(data or "random", model), ())
-    with progress(quiet) as bars, open_workspace(model, None, evaluation, Path.cwd(), 0, bars) as workspace:
+    with progress(quiet) as bars, open_workspace(model, None, evaluation, Path(gettempdir()), 0, bars) as workspace:
         feeds = workspace.samples.evaluation.split(1)[0].first().feeds
         file = ModelFile(model, model, workspace.reference.source_bytes)
         timed = latency.measure(model, feeds, threads, seconds)

@@ -45,10 +45,10 @@ def compress(
     from compressor.pipeline.publish import refuse_overwriting, write_text
     from compressor.recipe import PRESETS, check_against_model, dump
 
-    claim_json(json, (model,), overwrite)
     recipe = _recipe(model, output or Path(f"{model.stem}.{preset}.onnx"), preset, data, samples, tuple(set_ or ()))
     written = recipe.output.model
     beside = written.with_suffix(".yaml")
+    claim_json(json, (model, written, beside, *recipe.output.report, *recipe.data.paths()), overwrite)
     refuse_overwriting((written, beside), (model,), overwrite)
     if dry_run:
         from compressor.graph.model import Model
@@ -86,6 +86,8 @@ def _recipe(
     steps = PRESETS["int8" if preset == "auto" else preset]
     passes: list[Plain] = [{"type": step.type} for step in steps]
     values: dict[str, Plain] = {"version": 1, "model": str(model), "passes": passes, "output": {"model": str(output)}}
+    if samples and data is None:
+        raise UsageError("--samples: says how many to take of --data, which is missing")
     needed = any(step.needs_calibration for step in steps)
     if data is not None or needed:
         entry = source(data or "random", model)

@@ -25,8 +25,10 @@ def run(
     from compressor.pipeline.publish import refuse_overwriting
     from compressor.recipe import check_against_model, load
 
-    claim_json(json, (recipe,), overwrite)
     loaded, tree = load(recipe, tuple(set_ or ()))
+    claim_json(
+        json, (recipe, loaded.model, loaded.output.model, *loaded.output.report, *loaded.data.paths()), overwrite
+    )
     if dry_run:
         check_against_model(loaded, Model.read(loaded.model), tree)
         refuse_overwriting((loaded.output.model, *loaded.output.report), (loaded.model, recipe), overwrite)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from compressor.cli.messages import note
 from compressor.errors import DataError, UsageError
 from compressor.graph.model import Model
 from compressor.recipe.tree import Plain
@@ -22,10 +23,11 @@ def source(text: str, model: Path) -> dict[str, Plain]:
     """
     if text == "random":
         return {"source": "random"}
-    path = Path(text)
+    path = Path(text).expanduser()
     if path.suffix in _ARRAYS:
         return {"source": "arrays", "path": text}
     if path.is_dir():
+        note("images are fed as pixels / 255; if the model wants more, --set data.calibration.mean=[…] and std=[…]")
         return {"source": "images", "path": text, **_image_size(model)}
     if ":" in text and not path.exists():
         return {"source": "python", "function": text}

@@ -54,6 +54,9 @@ class ArraysSource(Source, Normalization):
         specs = model.inputs()
         names = _only_array(arrays, specs) or inputs_named(self.inputs, specs, place)
         labels = {"": self.labels} if isinstance(self.labels, str) else dict(self.labels or {})
+        for stored in labels.values():
+            if stored in arrays and not arrays[stored].ndim:
+                raise DataError(f"{place}: {self.path}: {stored} is a single number; its first axis must count samples")
         count = _count(arrays, (*names.values(), *labels.values()), f"{place}: {self.path}")
         chosen = {name: arrays[stored] for name, stored in names.items()}
         whole = any(s.shape is not None and chosen[s.name].ndim == len(s.shape) + 1 for s in specs)
@@ -101,7 +104,7 @@ class ArraysDataset(Dataset):
     def _feed(self, spec: TensorSpec, rows: NDArray[np.int64], start: int) -> Array:
         array = self._arrays[spec.name]
         whole = spec.shape is not None and array.ndim == len(spec.shape) + 1
-        picked = array[rows[0]] if whole else array[rows]
+        picked = array if not array.ndim else np.asarray(array[rows[0]]) if whole else array[rows]
         place = f"{self._place}: {spec.name}, sample {start}"
         return fit(self._normalization.apply(picked, spec, place), spec, place)
 
@@ -123,12 +126,12 @@ def _count(arrays: Mapping[str, Array], used: tuple[str, ...], place: str) -> in
     """
     for name in used:
         if name not in arrays:
-            raise DataError(f"{place} has no array {name}; it has {', '.join(sorted(arrays))}")
-        if not arrays[name].ndim:
-            raise DataError(f"{place}: {name} is a single number; its first axis must count samples")
-    counts = {name: len(arrays[name]) for name in used}
+            there = ", ".join(sorted(arrays))
+            raise DataError(f"{place} has no array {name}; it has {there}: name one as inputs: {{model input: array}}")
+    counts = {name: len(arrays[name]) for name in used if arrays[name].ndim}
     if len(set(counts.values())) > 1:
-        raise DataError(f"{place}: arrays differ in samples: {counts}")
+        listed = ", ".join(f"{name} has {count}" for name, count in counts.items())
+        raise DataError(f"{place}: arrays differ in samples: {listed}")
     if not any(counts.values()):
         raise DataError(f"{place}: has no samples")
     return next(iter(counts.values()))

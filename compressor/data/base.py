@@ -49,7 +49,7 @@ RecipePath = Annotated[Path, BeforeValidator(_resolve)]
 class Settings(BaseModel):
     """A closed, frozen part of a recipe: unknown fields are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,7 +139,9 @@ def fit(array: Array, spec: TensorSpec, place: str) -> Array:
     if not _convertible(array.dtype, wanted):
         raise DataError(f"{place}: is {array.dtype}, but input {spec} wants {spec.dtype}")
     if not _shape_fits(array.shape, spec):
-        raise DataError(f"{place}: has shape {list(array.shape)}, but the model's input is {spec}")
+        moved = array.ndim == 4 and _shape_fits(tuple(np.moveaxis(array, -1, 1).shape), spec)
+        hint = "; layout: nhwc_to_nchw would fit" if moved else ""
+        raise DataError(f"{place}: has shape {list(array.shape)}, but the model's input is {spec}{hint}")
     with np.errstate(over="ignore"):
         converted = array.astype(wanted, copy=False)
     if np.issubdtype(wanted, np.integer) and not np.array_equal(converted, array):

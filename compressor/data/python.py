@@ -156,7 +156,7 @@ def _user_code(place: str) -> Iterator[None]:
         yield
     except (CompressorError, ImportError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f" ({Path(last.filename).name}, line {last.lineno})"
         raise DataError(f"{place}: {type(error).__name__}: {error}{where}") from error

@@ -92,10 +92,12 @@ def remove_if_unused(value: ir.Value) -> None:
         value.graph.initializers.pop(value.name or "", None)
 
 
-def unique_names(model: ir.Model) -> None:
-    """Rename what was added under a name that is in use elsewhere in the model or its subgraphs."""
+def settle(model: ir.Model) -> None:
+    """After edits: put nodes in order, and rename what was added under a name in use elsewhere."""
     from onnx_ir.passes import common
 
+    for graph in model.graphs():
+        graph.sort()
     common.NameFixPass()(model)
 
 

@@ -70,7 +70,7 @@ def _foldable(weight: Weight) -> bool:
     node = weight.uses[0].node
     if node.op_type not in _LINEAR or len(weight.uses) > 1 or len(weight.value.uses()) > 1:
         return False
-    if weight.value.is_graph_output() or weight.uses[0].idx != 1:
+    if weight.value.is_graph_output() or weight.uses[0].idx != 1 or weight.dtype == "float64":
         return False
     plain = node.op_type != "Gemm" or (_scalar(node, "alpha") == 1 and _scalar(node, "beta") == 1)
     return plain and _bias(weight) is not None

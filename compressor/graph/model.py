@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from errno import EEXIST
 from pathlib import Path
 
 import numpy as np
@@ -179,25 +180,42 @@ def data_path(path: Path) -> Path:
 def move(file: Path, path: Path) -> None:
     """Give a finished model file, and its arrays if they lie beside it, the name `path` on the same file system.
 
-    Either both files are replaced or, when that fails, neither. Arrays of a model that was at
-    `path` before and that the new one does not use are removed.
+    Either both files are replaced or, when that fails, neither. The arrays of the model that is replaced
+    go with it; a file of that name that is not its own is never touched.
 
     Raises:
-        OSError: no permission.
+        OSError: no permission, or a file that belongs to something else is in the way of the arrays.
     """
     old, new, kept = data_path(path), data_path(file), file.with_name(".replaced")
-    if old.exists():
+    if old.exists() and _reads(path, old):
         old.replace(kept)
+    elif old.exists() and new.exists():
+        raise FileExistsError(EEXIST, f"{old.name} is there already and is not its own")
+    moved = new.exists()
     try:
-        if new.exists():
+        if moved:
             new.replace(old)
         file.replace(path)
     except OSError:
-        old.unlink(missing_ok=True)
+        if moved and not new.exists():
+            old.replace(new)
         if kept.exists():
             kept.replace(old)
         raise
     kept.unlink(missing_ok=True)
+
+
+def external_files(model: Model) -> tuple[Path, ...]:
+    """The files beside a model that hold arrays of it."""
+    return tuple(sorted(reading.external_files(model.ir)))
+
+
+def _reads(path: Path, data: Path) -> bool:
+    """Whether the model at `path` keeps arrays in `data`."""
+    try:
+        return path.exists() and data.resolve() in {f.resolve() for f in external_files(Model.read(path))}
+    except ModelError:
+        return False
 
 
 def sha256(path: Path) -> str:

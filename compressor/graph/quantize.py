@@ -14,8 +14,8 @@ from compressor.graph.edit import (
     new_node,
     redirect,
     remove_if_unused,
+    settle,
     take_over_output,
-    unique_names,
 )
 from compressor.graph.model import Model
 from compressor.graph.regions import Region, grow
@@ -74,7 +74,7 @@ def insert_activations(model: Model, plan: StaticPlan, grids: Mapping[str, Grid]
         insert(graph, value, [quantize, dequantize])
         if is_integer and value.is_graph_output():
             take_over_output(graph, value, result)
-    unique_names(model.ir)
+    settle(model.ir)
 
 
 def insert_weight(weight: Weight, use: Use, quantized: Ints, grid: Grid) -> None:

@@ -1,6 +1,7 @@
 """From bytes to a graph that passes can edit."""
 
 import logging
+import os
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from compressor.errors import ModelError
-from compressor.graph.weights import Use, uses_of
+from compressor.graph.weights import is_scale, uses_of
 
 OLDEST_OPSET, NEWEST_OPSET = 7, 25
 WORKING_OPSET = 21
@@ -34,6 +35,8 @@ def read(path: Path) -> ir.Model:
         ModelError: see `Model.read`.
     """
     proto = _parse(path)
+    for opset in proto.opset_import:
+        opset.domain = "" if opset.domain == "ai.onnx" else opset.domain
     _refuse_unknown(proto, path)
     try:
         model: ir.Model = ir.from_proto(proto)
@@ -71,17 +74,31 @@ def prepare(model: ir.Model, path: Path) -> None:
 
 @contextmanager
 def keeping_outputs(model: ir.Model) -> Iterator[None]:
-    """Give the outputs back the names, types and dimensions they had, whatever inference found out."""
-    signature = [(v.name, v.type, v.shape) for v in model.graph.outputs]
+    """Give the outputs back the names, types and dimensions they had, whatever inference found out.
+
+    An output that is an input stays that input.
+    """
+    graph = model.graph
+    signature = [(v.name, v.type, v.shape) for v in graph.outputs]
+    inputs = [v.name for v in graph.inputs]
+    passed = {index: graph.inputs.index(v) for index, v in enumerate(graph.outputs) if v in graph.inputs}
     yield
+    for index, number in passed.items():
+        graph.outputs[index].name = None if graph.outputs[index] is not graph.inputs[number] else inputs[number]
+        graph.outputs[index] = graph.inputs[number]
+        graph.inputs[number].name = inputs[number]
     for output, (name, kind, shape) in zip(model.graph.outputs, signature, strict=True):
         output.name, output.type, output.shape = name, kind, shape
 
 
 def stored_bytes(model: ir.Model, path: Path) -> int:
     """Size of a model's file together with its external data."""
-    files = {Path(t.path) for t in _arrays(model) if isinstance(t, ir.ExternalTensor)}
-    return path.stat().st_size + sum(file.stat().st_size for file in files)
+    return path.stat().st_size + sum(file.stat().st_size for file in external_files(model))
+
+
+def external_files(model: ir.Model) -> set[Path]:
+    """Where arrays lie that are not in the model's own file."""
+    return {Path(t.path) for t in _arrays(model) if isinstance(t, ir.ExternalTensor)}
 
 
 def quiet_libraries() -> None:
@@ -101,28 +118,14 @@ def learned(model: ir.Model) -> Iterator[ir.Value]:
     for value in initializers(model):
         uses = uses_of(value)
         floating = value.dtype is not None and value.dtype.is_floating_point()
-        grid = any((use.node.op_type in _QUANTIZERS and use.idx > 0) or _scales(use) for use in uses)
+        grid = any((use.node.op_type in _QUANTIZERS and use.idx > 0) or is_scale(use) for use in uses)
         integers = any(use.idx in _QUANTIZED_INPUTS.get(use.node.op_type, ()) for use in uses)
         if (floating and not grid) or (integers and value.dtype in _QUANTIZED_TYPES):
             yield value
 
 
-def _scales(use: Use) -> bool:
-    """Whether a product ranged at run time, or a row looked up in int8, is brought to its scale by this."""
-    node = use.node
-    if node.op_type == "Gather" and use.idx == 0:
-        return any(_scales(reader) for reader in uses_of(node.outputs[0]))
-    other = node.inputs[1 - use.idx] if node.op_type == "Mul" else None
-    producer = None if other is None else other.producer()
-    if producer is None:
-        return False
-    source = producer.inputs[0].producer() if producer.op_type == "Cast" and producer.inputs[0] else None
-    looked_up = source is not None and source.op_type == "Gather" and source.outputs[0].dtype == ir.DataType.INT8
-    return producer.op_type == "DynamicQuantizeLinear" or looked_up
-
-
 def _parse(path: Path) -> onnx.ModelProto:
-    if not path.exists():
+    if not os.path.exists(path):
         raise ModelError(f"{path}: no such file; give the path of an .onnx model")
     if path.is_dir():
         raise ModelError(f"{path}: is a folder; give the path of an .onnx model")

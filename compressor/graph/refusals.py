@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from compressor.graph.model import Model
-from compressor.graph.weights import Use, Weight, attribute
+from compressor.graph.weights import Use, Weight, attribute, layout_of
 
 SLOW_CONVOLUTION = "ranged at run time a convolution is 6 to 10 times slower than in float; use quantize_static"
 
@@ -57,6 +57,8 @@ def _first(*reasons: str | None) -> str | None:
 
 
 def _reads_quantized(node: ir.Node) -> bool:
+    if node.op_type == "Gather" and node.inputs[0] is not None and node.inputs[0].const_value is not None:
+        return node.inputs[0].const_value.dtype == ir.DataType.INT8
     if node.op_type not in ("Conv", "Gemm", "MatMul") or len(node.inputs) < 2:
         return False
     weight = node.inputs[1]
@@ -73,6 +75,8 @@ def _refused_weight(weight: Weight) -> str | None:
     types = sorted({use.node.op_type for use in weight.uses})
     if len(types) > 1:
         return f"its weights are shared by {' and '.join(types)}"
+    if len({layout_of(use, weight.shape) for use in weight.uses}) > 1:
+        return "its weights are shared by layers that read them transposed to each other"
     return None
 
 
@@ -94,8 +98,8 @@ def _refused_bias(bias: ir.Value | None) -> str | None:
         return None
     if not bias.is_initializer():
         return "its bias is computed at run time"
-    matrix = bias.shape is not None and sum(d != 1 for d in bias.shape) > 1
-    return "its bias is a matrix" if matrix else None
+    per_output = bias.shape is None or all(d == 1 for d in bias.shape[:-1])
+    return None if per_output else "its bias differs from row to row"
 
 
 def _plain_gemm(node: ir.Node) -> bool:

@@ -106,7 +106,7 @@ def grow(layers: list[ir.Node]) -> Region:
 def after_activation(value: ir.Value) -> ir.Value:
     """What a Relu or Clip makes of `value`, when that is its only reader and it does no more than clamp."""
     uses = uses_of(value)
-    if len(uses) != 1 or value.is_graph_output() or not _swallows(uses[0]):
+    if len(uses) != 1 or value.is_graph_output() or uses[0].node.graph is not value.graph or not _swallows(uses[0]):
         return value
     return uses[0].node.outputs[0]
 
@@ -123,10 +123,10 @@ def before_activation(value: ir.Value) -> ir.Value:
 def _swallows(use: Use) -> bool:
     """Relu, and Clip from 0 up: their lower end is on every grid exactly, so ONNX Runtime can drop them."""
     node = use.node
-    if node.op_type == "Clip" and use.idx == 0:
-        bounds = [constant(v) for v in node.inputs[1:] if v is not None]
-        return bool(bounds) and bounds[0] is not None and bounds[0].item() == 0 and None not in bounds
-    return node.op_type == "Relu"
+    if node.op_type == "Clip" and use.idx == 0 and not node.domain:
+        bounds = [constant(v) for v in node.inputs[1:]]
+        return bool(bounds) and bounds[0] is not None and bounds[0].item() == 0 and bounds[-1] is not None
+    return node.op_type == "Relu" and not node.domain
 
 
 def _want(region: Region, value: ir.Value | None) -> None:

@@ -47,7 +47,7 @@ class Layout:
     def to_matrix(self, array: Floats) -> Floats:
         """(outputs, inputs); a view where NumPy can give one."""
         permuted = array.reshape(self.split).transpose(self.order)
-        return permuted.reshape(prod(permuted.shape[: self.leading]), -1)
+        return permuted.reshape(prod(permuted.shape[: self.leading]), prod(permuted.shape[self.leading :]))
 
     def from_matrix(self, matrix: NDArray[T], shape: tuple[int, ...]) -> NDArray[T]:
         """The array of `shape` that `to_matrix` would turn into `matrix`."""
@@ -157,7 +157,23 @@ def is_weight(use: Use) -> bool:
     if value is None or value.const_value is None or not value.is_initializer():
         return False
     in_role = use.node.domain == "" and use.idx in _WEIGHT_INPUTS.get(use.node.op_type, ())
-    return in_role and value.const_value.dtype in FLOATS and len(value.const_value.shape) >= 2
+    tensor = value.const_value
+    is_array = tensor.dtype in FLOATS and len(tensor.shape) >= 2 and tensor.size > 0
+    return in_role and is_array and not is_scale(use)
+
+
+def is_scale(use: Use) -> bool:
+    """Whether a product ranged at run time, or a row looked up in int8, is brought to its scale by this."""
+    node = use.node
+    if node.op_type == "Gather" and use.idx == 0:
+        return any(is_scale(reader) for reader in uses_of(node.outputs[0]))
+    other = node.inputs[1 - use.idx] if node.op_type == "Mul" else None
+    producer = None if other is None else other.producer()
+    if producer is None:
+        return False
+    source = producer.inputs[0].producer() if producer.op_type == "Cast" and producer.inputs[0] else None
+    looked_up = source is not None and source.op_type == "Gather" and source.outputs[0].dtype == ir.DataType.INT8
+    return producer.op_type == "DynamicQuantizeLinear" or looked_up
 
 
 def layout_of(use: Use, shape: tuple[int, ...]) -> Layout:

@@ -43,7 +43,9 @@ class PruneMagnitude(Pass):
 
     def apply(self, model: Model, context: Context) -> Iterator[Finding]:
         """Set what is small to zero, layer by layer or below one common magnitude."""
-        weights = list(model.weights(self.selectors))
+        found = list(model.weights(self.selectors))
+        yield from (Skip(w.name, w.layer, "its weights are float64, which this would round") for w in found if _wide(w))
+        weights = [weight for weight in found if not _wide(weight)]
         threshold = self._common_threshold(weights)
         for weight in weights:
             before = weight.matrix()
@@ -67,6 +69,10 @@ class PruneMagnitude(Pass):
         if self.scope == "layer" or self.threshold is not None:
             return self.threshold
         return magnitude_threshold(lambda: (w.matrix() for w in weights), self._sparsity)
+
+
+def _wide(weight: Weight) -> bool:
+    return weight.dtype == "float64"
 
 
 def _pruned(matrix: Floats, sparsity: float, threshold: float | None) -> Floats:

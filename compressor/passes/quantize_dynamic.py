@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from compressor.graph.edit import unique_names
+from compressor.graph.edit import settle
 from compressor.graph.model import Model
 from compressor.graph.quantize import insert_dynamic_convolution, insert_dynamic_product, insert_embedding
 from compressor.graph.refusals import SLOW_CONVOLUTION, already_quantized, dynamic_refusal
@@ -46,7 +46,7 @@ class QuantizeDynamic(Pass):
         for weight in list(model.weights(self.selectors)):
             reason = self._unwanted(weight) or dynamic_refusal(weight)
             yield Skip(weight.name, weight.layer, reason) if reason else self._quantize(weight)
-        unique_names(model.ir)
+        settle(model.ir)
 
     def _unwanted(self, weight: Weight) -> str | None:
         if weight.layer == "Conv" and not self.convolutions:

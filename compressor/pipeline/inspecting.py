@@ -1,6 +1,7 @@
 """What is in a model, without changing or judging it."""
 
 from pathlib import Path
+from tempfile import gettempdir
 
 from compressor.data import RandomSource
 from compressor.errors import CompressorError
@@ -22,9 +23,10 @@ def inspect_model(path: Path) -> Inspection:
     """
     stored, model = Model.read(path), Model.load(path)
     Session(path)
-    with scratch_folder(Path.cwd()) as scratch:
+    with scratch_folder(Path(gettempdir())) as scratch:
         macs, note = _macs(model, scratch)
         executed = kernels(path, stored.source_bytes, scratch)
+    total = sum(macs.values()) if macs else None
     layers = tuple(LayerInfo(w.name, w.layer, w.shape, w.dtype, w.nbytes, _of(w, macs)) for w in model.weights())
     return Inspection(
         path=str(path),
@@ -36,7 +38,7 @@ def inspect_model(path: Path) -> Inspection:
         nodes=dict(stored.node_counts().most_common()),
         parameters=model.parameters(),
         layers=layers,
-        macs=sum(macs.values()) if macs else None,
+        macs=total,
         kernels=executed,
         quantized=sum(1 for _ in already_quantized(model)),
         note=note,

@@ -103,10 +103,11 @@ def _refuse_idle(step: Pass, record: PassRecord, index: int) -> None:
     """A pass that could do nothing of what the recipe asks is an error, with the reason."""
     if record.changes or step.may_do_nothing:
         return
-    groups = record.skips_by_reason()
+    groups = record.skip_groups()
     if not groups:
-        raise PassError(f"passes.{index} ({step.type}): the model has no layer that it works on")
-    reasons = "; ".join(f"{len(skips)} × {skips[0].layer}: {reason}" for reason, skips in list(groups.items())[:3])
+        why = "targets and ignore leave no layer" if step.targets or step.ignore else "the model has no layer"
+        raise PassError(f"passes.{index} ({step.type}): {why} that it works on")
+    reasons = "; ".join(f"{len(skips)} × {skips[0].layer}: {skips[0].reason}" for skips in groups[:3])
     raise PassError(f"passes.{index} ({step.type}): changed nothing: {reasons}")
 
 

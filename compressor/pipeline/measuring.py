@@ -69,7 +69,7 @@ def measure(workspace: Workspace, model: Model, file: ModelFile, settings: Runti
     before, after = (None, None) if timing is None else (timing.reference, timing.result)
     reference = measure_model(workspace.reference, source, single.feeds, workspace.scratch, before, settings)
     result = measure_model(model, file, single.feeds, workspace.scratch, after, settings)
-    comparison = None if timing is None else _comparison(timing, single.feeds)
+    comparison = None if timing is None else _comparison(timing, single.samples)
     return Figures(reference, result, fidelity, accuracy, comparison)
 
 
@@ -121,8 +121,8 @@ def _macs(model: Model, feeds: Feeds, scratch: Path) -> int | None:
 
 
 def _deflated(file: ModelFile) -> int | None:
-    """Bytes of the model file through zlib, level 6; None for models that this would take long on."""
-    if file.nbytes > _LARGEST_DEFLATED:
+    """Bytes of the model file through zlib, level 6; None above 64 MB and where there is external data."""
+    if file.nbytes > _LARGEST_DEFLATED or file.nbytes != file.path.stat().st_size:
         return None
     compressor, total = zlib.compressobj(6), 0
     with file.path.open("rb") as opened:
@@ -131,8 +131,7 @@ def _deflated(file: ModelFile) -> int | None:
     return total + len(compressor.flush())
 
 
-def _comparison(timing: latency.Timing, feeds: Feeds) -> LatencyComparison:
-    batch = max((len(array) for array in feeds.values() if array.ndim), default=1)
+def _comparison(timing: latency.Timing, batch: int) -> LatencyComparison:
     ratio = timing.ratio
     return LatencyComparison(
         ratio.median, ratio.low, ratio.high, batch, timing.threads, timing.result.runs, timing.clock

@@ -19,7 +19,7 @@ def refuse_overwriting(outputs: tuple[Path, ...], inputs: tuple[Path, ...], over
         OutputError: an output is an input, exists already, or cannot be put there.
     """
     for output in outputs:
-        if any(output.resolve() == path.resolve() for path in inputs):
+        if any(_same(output, path) for path in inputs):
             raise OutputError(f"{output}: is the input; write the result somewhere else with -o or output.model")
         if output.is_dir():
             raise OutputError(f"{output}: is a folder; name a file")
@@ -34,8 +34,12 @@ def refuse_overwriting(outputs: tuple[Path, ...], inputs: tuple[Path, ...], over
             raise OutputError(f"{output}: no permission to write in {parent}")
 
 
+def _same(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve() or (one.exists() and other.exists() and one.samefile(other))
+
+
 def publish(file: Path, output: Path, reports: tuple[Path, ...], report: Report) -> None:
-    """Give the verified file its name, and write the reports: all of them or none.
+    """Give the verified file its name, and the reports theirs; all are complete on disk before the first is moved.
 
     Raises:
         OutputError: no permission or no space.

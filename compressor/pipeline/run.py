@@ -4,11 +4,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import gettempdir
 
 from compressor import gates
 from compressor.data import AnySource
 from compressor.errors import PassError, ResultError, VerificationError
-from compressor.graph.model import Model
+from compressor.graph.model import Model, data_path, external_files
 from compressor.graph.verify import check_signature
 from compressor.passes import Pass
 from compressor.pipeline.loop import Compressed, apply_passes, prove
@@ -80,6 +81,7 @@ def run_fastest(
     with open_workspace(
         recipe.model, data.calibration, data.evaluation, output.model.parent, recipe.seed, progress
     ) as workspace:
+        refuse_overwriting((data_path(output.model),), external_files(workspace.reference), overwrite=True)
         check_against_model(recipe, workspace.reference, tree)
         name, compressed, notes = _fastest(recipe, candidates, workspace)
         chosen = recipe.model_copy(update={"passes": tuple(candidates[name])})
@@ -111,7 +113,7 @@ def compare(
         VerificationError: they do not have the same inputs and outputs.
     """
     other = Model.read(result)
-    with open_workspace(reference, None, evaluation, Path.cwd(), 0, progress) as workspace:
+    with open_workspace(reference, None, evaluation, Path(gettempdir()), 0, progress) as workspace:
         check_signature(workspace.reference, other, dimensions=False)
         file = ModelFile(result, result, other.source_bytes)
         figures = measure(workspace, Model.load(result), file, runtime)

@@ -138,7 +138,7 @@ def _missing(recipe: Recipe, tree: Tree) -> list[str]:
     return [
         f"{tree.place(where)}: {'.'.join(map(str, where))}: {path} does not exist"
         for where, path in named
-        if not path.exists()
+        if not os.path.exists(path)
     ]
 
 
@@ -177,7 +177,7 @@ def _message(detail: ErrorDetails, path: Path_) -> str:
             return f'{tag} "{wanted}" is unknown{_nearest(wanted, known)}'
         case "union_tag_not_found":
             tag = str(detail.get("ctx", {}).get("discriminator", "type")).strip("'")
-            return f"{tag}: is missing; say what it is"
+            return f'write it as "- {tag}: {given}"' if isinstance(given, str) else f"{tag}: is missing; say what it is"
         case "missing":
             return "is missing"
         case "value_error":

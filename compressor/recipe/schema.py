@@ -19,6 +19,10 @@ class DataSection(Settings):
         default=None, description="samples to judge the result on; held out of calibration when left out"
     )
 
+    def paths(self) -> tuple[Path, ...]:
+        """Files and folders that samples are read from."""
+        return tuple(path for source in (self.calibration, self.evaluation) if source for path in source.paths())
+
 
 class RuntimeSection(Settings):
     """How cost is measured."""

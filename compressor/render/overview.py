@@ -29,7 +29,8 @@ def draw_inspection(found: Inspection, every_layer: bool, console: Console) -> N
     if found.quantized:
         facts.append(("quantized", f"{found.quantized} layers are quantized already"))
     _section(console, Section(found.path, ("", ""), tuple(facts)))
-    _section(console, _layer_types(found))
+    if found.layers:
+        _section(console, _layer_types(found))
     if every_layer:
         _section(console, _layers(found))
     if found.note:

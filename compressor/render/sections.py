@@ -138,10 +138,10 @@ def _layer(record: PassRecord, change: Change) -> tuple[str, ...]:
 def _skips(report: Report) -> Section:
     rows = []
     for record in report.passes:
-        for reason, skips in record.skips_by_reason().items():
+        for skips in record.skip_groups():
             names = ", ".join(s.weight for s in skips[:_MOST_NAMES])
             more = f" and {len(skips) - _MOST_NAMES} more" if len(skips) > _MOST_NAMES else ""
-            rows.append((f"{len(skips)} × {skips[0].layer}", record.type, reason, f"{names}{more}"))
+            rows.append((f"{len(skips)} × {skips[0].layer}", record.type, skips[0].reason, f"{names}{more}"))
     return Section("Left as they were", ("layers", "pass", "why", "which"), tuple(rows))
 
 

@@ -4,6 +4,8 @@ import os
 from math import isinf
 from pathlib import Path
 
+_NEGLIGIBLE = 0.005
+
 
 def size(nbytes: float) -> str:
     """Bytes, in decimal units as file listings have them."""
@@ -16,6 +18,8 @@ def size(nbytes: float) -> str:
 
 def times_smaller(ratio: float) -> str:
     """Bytes before over bytes after."""
+    if abs(ratio - 1) < _NEGLIGIBLE:
+        return "same size"
     return f"{ratio:.2f}x smaller" if ratio >= 1 else f"{1 / ratio:.2f}x larger"
 
 

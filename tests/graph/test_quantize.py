@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 from compressor.data import RandomSource
-from compressor.graph.edit import unique_names
+from compressor.graph.edit import settle
 from compressor.graph.kernels import count_kernels
 from compressor.graph.model import Model
 from compressor.graph.quantize import insert_dynamic_convolution, insert_dynamic_product, insert_embedding
@@ -239,7 +239,7 @@ def _insert_dynamic(model: Model) -> None:
         grid = symmetric_grid(weight.matrix(), PerChannel(0))
         for use in weight.uses:
             insert_dynamic_product(weight, use, grid.quantize(weight.matrix()), grid)
-    unique_names(model.ir)
+    settle(model.ir)
 
 
 def test_a_dynamic_matmul_is_integers_ranged_at_run_time(tmp_path: Path) -> None:
