@@ -21,7 +21,7 @@ from compressor.errors import (
     VerificationError,
 )
 from tests.cli import tiny
-from tests.cli.calling import refused, write_recipe
+from tests.cli.calling import call, refused, write_recipe
 
 Arranged = tuple[tuple[str, ...], str]
 
@@ -111,5 +111,7 @@ def test_a_bug_of_ours_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.M
 
     tiny.mlp(tmp_path / "model.onnx")
     monkeypatch.setattr("compressor.graph.model.Model.read", broken)
-    with pytest.raises(KeyError, match="a bug"):
-        refused(tmp_path, 1, "inspect", "model.onnx", says=())
+    finished = call(tmp_path, "inspect", "model.onnx")
+    assert finished.code == 70
+    assert "Traceback" in finished.err
+    assert "KeyError: 'a bug'" in finished.err

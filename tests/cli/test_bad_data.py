@@ -34,7 +34,7 @@ ARRAYS: dict[str, tuple[dict[str, object], Values, tuple[str, ...]]] = {
     "NaN": ({"x": np.full((9, 8), np.nan, np.float32)}, {}, ("data.calibration: x", "NaN", "sample 0")),
     "infinity": ({"x": np.full((9, 8), np.inf, np.float32)}, {}, ("data.calibration: x", "infinity")),
     "no samples": ({"x": tiny.normal(0, 8)}, {}, ("data.calibration", "no samples")),
-    "unequal counts": ({"x": tiny.normal(9, 8), "l": np.zeros(7)}, {"labels": "l"}, ("'x': 9", "'l': 7")),
+    "unequal counts": ({"x": tiny.normal(9, 8), "l": np.zeros(7)}, {"labels": "l"}, ("x has 9", "l has 7")),
     "one mean too few": ({"x": tiny.normal(9, 8)}, {"mean": [0, 0, 0]}, ("data.calibration", "mean", "3", "8")),
     "one std too few": ({"x": tiny.normal(9, 8)}, {"std": [1, 1, 1]}, ("data.calibration", "std", "3", "8")),
 }

@@ -27,7 +27,14 @@ NEITHER: dict[str, tuple[str, str, dict[str, Array], str]] = {
     "alpha": (FLAT, "y = Gemm<alpha=0.5>(x, w)", {"w": SQUARE}, "alpha"),
     "beta": (FLAT, "y = Gemm<beta=0.5>(x, w, b)", {"w": SQUARE, "b": floats(RNG, 4)}, "beta"),
     "computed bias": (FLAT, "b = Relu(x)  y = Gemm(x, w, b)", {"w": SQUARE}, "bias is computed"),
-    "matrix bias": (FLAT, "y = Gemm(x, w, b)", {"w": SQUARE, "b": SQUARE + 1}, "bias is a matrix"),
+    "matrix bias": (FLAT, "y = Gemm(x, w, b)", {"w": SQUARE, "b": SQUARE + 1}, "bias differs from row to row"),
+    "bias per row": (FLAT, "y = Gemm(x, w, b)", {"w": SQUARE, "b": SQUARE[:2, :1]}, "bias differs from row to row"),
+    "tied and transposed": (
+        FLAT,
+        "h = Gemm(x, w)  y = Gemm<transB=1>(h, w)",
+        {"w": SQUARE},
+        "read them transposed to each other",
+    ),
     "constant input": (FLAT, "h = Gemm(v, w)  y = Add(x, h)", {"w": SQUARE, "v": SQUARE + 1}, "input is a constant"),
     "recurrent": (
         "float[2,1,4] x => float[2,1,1,1] y",
