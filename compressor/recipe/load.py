@@ -13,7 +13,7 @@ from compressor.data.python import FunctionName
 from compressor.errors import RecipeError, UsageError
 from compressor.passes import PASSES
 from compressor.recipe.schema import Gates, Recipe
-from compressor.recipe.tree import Dumper, Path_, Place, Plain, Tree
+from compressor.recipe.tree import Dumper, Path_, Plain, Tree
 from compressor.recipe.variables import override, resolve
 
 _SOURCES: tuple[type[BaseModel], ...] = (ArraysSource, ImagesSource, PythonSource, RandomSource)
@@ -144,13 +144,9 @@ def _missing(recipe: Recipe, tree: Tree) -> list[str]:
 
 def _line(detail: ErrorDetails, tree: Tree) -> str:
     path = _path(detail["loc"], tree)
-    place = _place(path, tree)
+    place = tree.place(path)
     name = ".".join(map(str, path))
     return f"{place}: {name}: {_message(detail, path)}" if name else f"{place}: {_message(detail, path)}"
-
-
-def _place(path: Path_, tree: Tree) -> Place:
-    return tree.place(path)
 
 
 def _path(location: tuple[int | str, ...], tree: Tree) -> Path_:
