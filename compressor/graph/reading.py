@@ -151,7 +151,7 @@ def _archive_kind(path: Path) -> str:
 
 
 def _refuse_unknown(proto: onnx.ModelProto, path: Path) -> None:
-    opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=None)
+    opset = max((o.version for o in proto.opset_import if not o.domain), default=None)
     if opset is None:
         raise ModelError(f"{path}: names no version of the standard operators (opset); export it again")
     if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
@@ -159,9 +159,19 @@ def _refuse_unknown(proto: onnx.ModelProto, path: Path) -> None:
             f"{path}: uses opset {opset}; {OLDEST_OPSET} to {NEWEST_OPSET} are understood, "
             "so export it again with one of those"
         )
-    if proto.graph.sparse_initializer:
-        name = proto.graph.sparse_initializer[0].values.name
-        raise ModelError(f"{path}: {name} is a sparse initializer; store it dense, sparse ones are not understood")
+    sparse = next(_sparse(proto.graph), None)
+    if sparse is not None:
+        raise ModelError(f"{path}: {sparse} is a sparse initializer; store it dense, sparse ones are not understood")
+
+
+def _sparse(graph: onnx.GraphProto) -> Iterator[str]:
+    """Names of what onnx_ir would drop without a word, in branches of If and bodies of Loop too."""
+    yield from (tensor.values.name for tensor in graph.sparse_initializer)
+    for attribute in (attribute for node in graph.node for attribute in node.attribute):
+        if attribute.HasField("sparse_tensor"):
+            yield attribute.sparse_tensor.values.name or attribute.name
+        for subgraph in (attribute.g, *attribute.graphs):
+            yield from _sparse(subgraph)
 
 
 def _name_nodes(model: ir.Model) -> None:

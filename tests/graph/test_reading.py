@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import SparseTensorProto, TensorProto, helper
 
 from compressor.errors import ModelError
 from compressor.graph.model import Model
@@ -48,11 +48,23 @@ def _no_opset(path: Path) -> None:
     write(proto, path)
 
 
+def _sparse_tensor() -> SparseTensorProto:
+    values = helper.make_tensor("w", TensorProto.FLOAT, [1], [1.0])
+    return helper.make_sparse_tensor(values, helper.make_tensor("i", TensorProto.INT64, [1], [2]), [1, 4])
+
+
 def _sparse(path: Path) -> None:
     proto = graph("float[1,4] x => float[1,4] y", "y = Add(x, w)")
-    values = helper.make_tensor("w", TensorProto.FLOAT, [1], [1.0])
-    indices = helper.make_tensor("i", TensorProto.INT64, [1], [2])
-    proto.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [1, 4]))
+    proto.graph.sparse_initializer.append(_sparse_tensor())
+    write(proto, path)
+
+
+def _sparse_in_a_branch(path: Path) -> None:
+    body = """y = If(c) <then_branch = t () => (float[1,4] a) { a = Add(x, w) },
+        else_branch = e () => (float[1,4] b) { b = Neg(x) }>"""
+    proto = graph("float[1,4] x, bool c => float[1,4] y", body)
+    branches = {attribute.name: attribute.g for attribute in proto.graph.node[0].attribute}
+    branches["then_branch"].sparse_initializer.append(_sparse_tensor())
     write(proto, path)
 
 
@@ -91,6 +103,7 @@ def _random_bytes(path: Path) -> None:
         (_opset(6), "opset 6"),
         (_no_opset, "opset"),
         (_sparse, "w is a sparse initializer"),
+        (_sparse_in_a_branch, "w is a sparse initializer"),
         (_no_nodes, "no nodes"),
         (_unknown_type, ""),
         (_shape_and_bytes_differ, ""),
