@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from compressor.errors import ModelError, PassError, VerificationError
@@ -62,15 +62,15 @@ def apply_passes(
     records: list[PassRecord] = []
     size = workspace.reference.source_bytes
     for index, step in enumerate(workspace.progress.track(passes, "passes", len(passes))):
-        before, started = size, time.perf_counter()
+        started = time.perf_counter()
         findings = tuple(step.apply(model, context))
         seconds = time.perf_counter() - started
-        record = PassRecord(step.type, step.model_dump(mode="json"), seconds, before, before, findings, None)
+        record = PassRecord(step.type, step.model_dump(mode="json"), seconds, size, size, findings, None)
         _refuse_idle(step, record, index)
         size = model.save(file)
         with _naming(step, index):
             fidelity = prove(model, file, workspace, verify)
-        records.append(PassRecord(step.type, record.settings, seconds, before, size, findings, fidelity))
+        records.append(replace(record, bytes_after=size, fidelity=fidelity))
     return Compressed(model, file, tuple(records))
 
 
