@@ -35,7 +35,7 @@ $(VENV)/.light: pyproject.toml
 
 $(VENV)/.full: $(VENV)/.light
 	$(BIN)/python -m pip install --quiet '$(TORCH)'
-	$(BIN)/python -m pip install --quiet -e '.[dev,torch]'
+	$(BIN)/python -m pip install --quiet -e '.[dev,text,torch]'
 	touch $@
 
 clean:

@@ -1,77 +1,41 @@
-"""The range of every activation over all batches: the observers `min_max` and `mean_min_max`."""
+"""The range of every activation over all batches."""
 
-from dataclasses import dataclass
-from math import inf, isfinite
+from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
-from typing import Literal
 
+import numpy as np
+
+from compressor.calibration.statistics import Observer, Seen
 from compressor.data import Dataset
 from compressor.errors import DataError, PassError
 from compressor.graph.model import Model
-from compressor.graph.observe import RANGE_HIGH, RANGE_LOW, with_ranges
+from compressor.graph.observe import ENTRIES, RANGE_HIGH, RANGE_LOW, STRIDE, with_ranges
+from compressor.numerics.observers import Range
 from compressor.progress import Progress
-from compressor.runtime.ort import Session
+from compressor.runtime.ort import Array, Session
 
-Observer = Literal["min_max", "mean_min_max"]
-
-
-GROUP = 16
-"""Samples, at least, whose extremes are taken together by `mean_min_max`: whole batches until there are as many."""
-
-
-@dataclass(slots=True)
-class Range:
-    """Extremes of a tensor, folded over batches.
-
-    Attributes:
-        low: smallest value seen.
-        high: largest value seen.
-    """
-
-    low: float = inf
-    high: float = -inf
-    _group: tuple[float, float, int] = (inf, -inf, 0)
-    _sums: tuple[float, float, int] = (0.0, 0.0, 0)
-
-    def update(self, low: float, high: float, samples: int = 1) -> None:
-        """Fold in the extremes of one batch."""
-        self.low, self.high = min(self.low, low), max(self.high, high)
-        group_low, group_high, members = self._group
-        self._group = min(group_low, low), max(group_high, high), members + samples
-        if self._group[2] >= GROUP:
-            self._sums = self._closed()
-            self._group = (inf, -inf, 0)
-
-    def ends(self, observer: Observer) -> tuple[float, float]:
-        """The real values to be covered.
-
-        `min_max` covers everything seen. `mean_min_max` takes the mean of the extremes of groups of 16
-        samples (whole batches), in the spirit of the moving average of Krishnamoorthi 2018, "Quantizing deep
-        convolutional networks for efficient inference": rare outliers are clamped, and all other
-        values get finer steps. With fewer than 16 samples both are the same.
-        """
-        if observer == "min_max":
-            return self.low, self.high
-        unfinished = self._group[2] > GROUP // 2 or not self._sums[2]
-        low, high, groups = self._closed() if unfinished else self._sums
-        return low / groups, high / groups
-
-    def _closed(self) -> tuple[float, float, int]:
-        """The sums with the current group in them."""
-        return self._sums[0] + self._group[0], self._sums[1] + self._group[1], self._sums[2] + 1
+MOST_ENTRIES = 1 << 22
+"""Entries given out, about: of one tensor over all batches, and of all tensors in one batch."""
 
 
 def collect_ranges(
-    model: Model, tensors: tuple[str, ...], data: Dataset, scratch: Path, progress: Progress, threads: int
+    model: Model,
+    observers: Mapping[str, Observer],
+    data: Dataset,
+    scratch: Path,
+    progress: Progress,
+    threads: int,
 ) -> dict[str, Range]:
-    """Execute the model once over `data` and observe every tensor.
+    """Execute the model once over `data` and range every tensor.
 
-    The extremes are taken inside the graph: what leaves the runtime is two numbers per tensor, so
-    memory depends neither on the number of samples nor on the size of activations.
+    The extremes are taken inside the graph: what leaves the runtime is two numbers per tensor and, for
+    observers that need a histogram, an evenly strided part of its entries, smaller the more tensors and
+    batches there are. So memory depends neither on the number of samples nor on the size of activations.
 
     Args:
         model: any; it is not changed.
-        tensors: names of float tensors of its main graph.
+        observers: name of a float tensor of its main graph -> what decides its range.
         data: samples to run.
         scratch: folder for the observed model.
         progress: told about every batch.
@@ -81,24 +45,32 @@ def collect_ranges(
         DataError: the data does not fit, or there is none.
         PassError: a tensor is not finite although all inputs are.
     """
+    statistics = {name: observer.statistic() for name, observer in observers.items()}
+    batches = -(-len(data) // data.batch)
+    part = max(MOST_ENTRIES // max(batches, len(observers), 1), 1)
     file = scratch / "observed.onnx"
-    with_ranges(model, tensors).save(file)
+    with_ranges(model, {name: part if s.wants_entries else 0 for name, s in statistics.items()}).save(file)
     session = Session(file, threads)
-    ranges = {name: Range() for name in tensors}
-    seen = 0
-    for batch in progress.track(data.batches(), "calibrating", -(-len(data) // data.batch)):
+    done = 0
+    for batch in progress.track(data.batches(), "calibrating", batches):
         outputs = session.run(batch.feeds)
-        seen += batch.samples
-        for name, found in ranges.items():
-            low, high = float(outputs[RANGE_LOW + name]), float(outputs[RANGE_HIGH + name])
-            if low > high:  # an empty tensor
+        for name, statistic in statistics.items():
+            seen = _seen(name, outputs, batch.samples)
+            if seen.low > seen.high:  # an empty tensor
                 continue
-            if not (isfinite(low) and isfinite(high)):
-                raise PassError(
-                    f"{name}: is NaN or infinite on sample {seen - batch.samples}; the model overflows there"
-                )
-            found.update(low, high, batch.samples)
-    if not seen:
+            if not (isfinite(seen.low) and isfinite(seen.high)):
+                raise PassError(f"{name}: is NaN or infinite on sample {done}; the model overflows there")
+            statistic.update(seen)
+        done += batch.samples
+    if not done:
         raise DataError(f"{data.name}: has no samples to calibrate with")
+    session.close()
     file.unlink()
-    return ranges
+    return {name: statistic.range() for name, statistic in statistics.items()}
+
+
+def _seen(name: str, outputs: Mapping[str, Array], samples: int) -> Seen:
+    """What the observed model gave out of one tensor."""
+    low, high = float(outputs[RANGE_LOW + name]), float(outputs[RANGE_HIGH + name])
+    entries = outputs.get(ENTRIES + name, np.empty(0, np.float32))
+    return Seen(low, high, samples, entries, int(outputs.get(STRIDE + name, np.ones(1)).item()))

@@ -25,7 +25,7 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         metavar="SOURCE",
-        help="Samples: .npz, .npy, .safetensors, a folder of images, module:function, or random.",
+        help="Samples: .npz, .npy, .safetensors, .txt, .csv, .jsonl, a folder of images, module:function, or random.",
         show_default=False,
     ),
 ]

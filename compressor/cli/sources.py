@@ -3,11 +3,13 @@
 from pathlib import Path
 
 from compressor.cli.messages import note
+from compressor.data.rows import SUFFIXES
 from compressor.errors import DataError, UsageError
 from compressor.graph.model import Model
 from compressor.recipe.tree import Plain
 
 _ARRAYS = (".npz", ".npy", ".safetensors")
+_TOKENIZER = "tokenizer.json"
 
 
 def source(text: str, model: Path) -> dict[str, Plain]:
@@ -15,7 +17,7 @@ def source(text: str, model: Path) -> dict[str, Plain]:
 
     Args:
         text: a file, a folder, module:function, or "random".
-        model: whose input size images are brought to.
+        model: whose input size images are brought to, and whose tokenizer reads text.
 
     Raises:
         UsageError: none of these.
@@ -33,9 +35,28 @@ def source(text: str, model: Path) -> dict[str, Plain]:
         return {"source": "python", "function": text}
     if not path.exists():
         raise DataError(f"--data {text}: does not exist")
+    if path.suffix in SUFFIXES:
+        return {"source": "text", "path": text, "tokenizer": _tokenizer(path, model)}
     raise UsageError(
-        f"--data {text}: is no .npz, .npy or .safetensors file, folder of images, module:function or random"
+        f"--data {text}: is no {', '.join((*_ARRAYS, *SUFFIXES))} file, folder of images, module:function or random"
     )
+
+
+def _tokenizer(data: Path, model: Path) -> str:
+    """The tokenizer.json beside the model, or else beside the text.
+
+    Raises:
+        UsageError: there is none.
+    """
+    found = next(
+        (folder / _TOKENIZER for folder in (model.parent, data.parent) if (folder / _TOKENIZER).is_file()), None
+    )
+    if found is None:
+        raise UsageError(
+            f"--data {data}: text takes the model's {_TOKENIZER}, which is neither beside {model} nor beside the text; "
+            "put it there, or name it in a recipe as source: text, tokenizer: …"
+        )
+    return str(found)
 
 
 def _image_size(model: Path) -> dict[str, Plain]:

@@ -9,8 +9,11 @@ from compressor.data.base import Batch, Dataset, MetricName, RecipePath, Setting
 from compressor.data.images import ImagesSource
 from compressor.data.python import PythonSource
 from compressor.data.random import RandomSource
+from compressor.data.text import TextSource
 
-AnySource = Annotated[ArraysSource | ImagesSource | RandomSource | PythonSource, Field(discriminator="source")]
+AnySource = Annotated[
+    ArraysSource | ImagesSource | TextSource | RandomSource | PythonSource, Field(discriminator="source")
+]
 
 __all__ = [
     "AnySource",
@@ -23,4 +26,5 @@ __all__ = [
     "RandomSource",
     "RecipePath",
     "Settings",
+    "TextSource",
 ]

@@ -5,17 +5,29 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    PlainSerializer,
+    SerializationInfo,
+    WithJsonSchema,
+)
 
 from compressor.errors import DataError
 from compressor.graph.model import Model, TensorSpec
 
 Array = NDArray[np.generic]
-MetricName = Literal["top1", "top5", "mse", "mae"]
+KnownMetric = Literal["top1", "top5", "f1", "mse", "mae", "spearman_cosine", "perplexity"]
+
+NOT_SCORED = -100
+"""Label of an entry that does not count, such as a token that nothing follows; most training code has the same."""
 
 _BATCH_ENTRIES = 64 * 1024
 _LARGEST_BATCH = 32
@@ -44,6 +56,66 @@ def _resolve(value: object) -> object:
 
 RecipePath = Annotated[Path, BeforeValidator(_resolve)]
 """A path, relative to the recipe file it is written in."""
+
+
+class FunctionName(Placed):
+    """`module:function`, or `folder/module:function`; relative folders start where it was written."""
+
+    @property
+    def module(self) -> str:
+        """The module's name, dotted for an installed one."""
+        return Path(self.rpartition(":")[0]).name
+
+    @property
+    def function(self) -> str:
+        """The function's name."""
+        return self.rpartition(":")[2]
+
+    @property
+    def file(self) -> Path | None:
+        """The module's file, if it lies in the folder."""
+        path = self.folder / Path(self.rpartition(":")[0])
+        file = path.with_name(f"{path.name}.py")
+        return file if file.is_file() else None
+
+
+def _named(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    path, colon, function = value.rpartition(":")
+    if not colon or not path or not function.isidentifier():
+        raise ValueError('write it as module:function, for example "batches:calibration"')
+    return FunctionName(value, value.folder if isinstance(value, Placed) else Path())
+
+
+def _metric(value: object) -> object:
+    known = get_args(KnownMetric)
+    if not isinstance(value, str) or value in known:
+        return value
+    if ":" not in value:
+        raise ValueError(f'"{value}" is no metric; there are {", ".join(known)}, and module:class for one of your own')
+    return _named(value)
+
+
+def _serialized(name: str, info: SerializationInfo) -> object:
+    return str(name) if info.mode == "json" else name
+
+
+RecipeFunction = Annotated[
+    InstanceOf[FunctionName],
+    BeforeValidator(_named),
+    PlainSerializer(_serialized),
+    WithJsonSchema({"type": "string"}),
+]
+"""Code of the user's, relative to the recipe file it is named in."""
+
+MetricName = Annotated[
+    KnownMetric | InstanceOf[FunctionName],
+    BeforeValidator(_metric),
+    PlainSerializer(_serialized),
+    WithJsonSchema({"anyOf": [{"enum": [*get_args(KnownMetric)]}, {"type": "string", "pattern": ".:."}]}),
+]
+"""One of ours, or `module:class` of the user's."""
 
 
 class Settings(BaseModel):
@@ -199,7 +271,9 @@ class Source(Settings):
 
     samples: int | None = Field(default=None, ge=1, description="how many samples to use; all when left out")
     batch: int | None = Field(default=None, ge=1, description="samples per execution; by their size when left out")
-    metric: MetricName | None = Field(default=None, description="accuracy to report; evaluation data with labels only")
+    metric: MetricName | None = Field(
+        default=None, description=f"accuracy to report: {', '.join(get_args(KnownMetric))}, or module:class"
+    )
 
     def open(self, model: Model, place: str, seed: int) -> Dataset:
         """The samples, checked as far as that goes without reading all of them.

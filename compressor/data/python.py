@@ -8,50 +8,16 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, Field, InstanceOf, PlainSerializer, SerializationInfo, WithJsonSchema
+from pydantic import Field
 
-from compressor.data.base import Array, Batch, Dataset, Placed, Source, fit, share
+from compressor.data.base import Array, Batch, Dataset, FunctionName, RecipeFunction, Source, fit, share
 from compressor.errors import CompressorError, DataError
 from compressor.graph.model import Model, TensorSpec
 
 Items = Callable[[], Iterator[object]]
-
-
-class FunctionName(Placed):
-    """`module:function`, or `folder/module:function`; relative folders start where it was written."""
-
-    @property
-    def module(self) -> str:
-        """The module's name, dotted for an installed one."""
-        return Path(self.rpartition(":")[0]).name
-
-    @property
-    def function(self) -> str:
-        """The function's name."""
-        return self.rpartition(":")[2]
-
-    @property
-    def file(self) -> Path | None:
-        """The module's file, if it lies in the folder."""
-        path = self.folder / Path(self.rpartition(":")[0])
-        file = path.with_name(f"{path.name}.py")
-        return file if file.is_file() else None
-
-
-def _named(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    path, colon, function = value.rpartition(":")
-    if not colon or not path or not function.isidentifier():
-        raise ValueError('write it as module:function, for example "batches:calibration"')
-    return FunctionName(value, value.folder if isinstance(value, Placed) else Path())
-
-
-def _serialized(name: FunctionName, info: SerializationInfo) -> object:
-    return str(name) if info.mode == "json" else name
 
 
 class PythonSource(Source):
@@ -62,12 +28,7 @@ class PythonSource(Source):
     """
 
     source: Literal["python"] = "python"
-    function: Annotated[
-        InstanceOf[FunctionName],
-        BeforeValidator(_named),
-        PlainSerializer(_serialized),
-        WithJsonSchema({"type": "string"}),
-    ] = Field(description="module:function; module.py beside the recipe, or an installed module")
+    function: RecipeFunction = Field(description="module:function; module.py beside the recipe, or an installed module")
 
     def identity(self, specs: tuple[TensorSpec, ...]) -> object:
         """The function, wherever it is named from."""
@@ -132,25 +93,35 @@ def _labels(labels: object) -> dict[str, Array]:
 
 def _items(name: FunctionName, place: str) -> Items:
     """The user's function, with its failures told as the user's."""
-    try:
-        with _user_code(place):
-            module = _module(name)
-    except ImportError as error:
-        raise DataError(f"{place}: cannot be imported: {error}") from error
-    function = getattr(module, name.function, None)
-    if not callable(function):
-        raise DataError(f"{place}: {name.module} has no function {name.function}")
+    function = imported(name, place)
 
     def items() -> Iterator[object]:
-        with _user_code(place):
+        with user_code(place):
             found: Iterable[object] = function()
             yield from found
 
     return items
 
 
+def imported(name: FunctionName, place: str) -> Callable[[], Any]:
+    """What the user's code has under a name, to be called without arguments.
+
+    Raises:
+        DataError: it cannot be imported, or cannot be called.
+    """
+    try:
+        with user_code(place):
+            module = _module(name)
+    except ImportError as error:
+        raise DataError(f"{place}: cannot be imported: {error}") from error
+    function: Callable[[], Any] | None = getattr(module, name.function, None)
+    if not callable(function):
+        raise DataError(f"{place}: {name.module} has no function {name.function}")
+    return function
+
+
 @contextmanager
-def _user_code(place: str) -> Iterator[None]:
+def user_code(place: str) -> Iterator[None]:
     """Whatever the user's code raises is the user's fault: one line with the place in their file."""
     try:
         yield

@@ -8,7 +8,7 @@ import numpy as np
 from compressor.data import Batch, Dataset, MetricName
 from compressor.errors import DataError, VerificationError
 from compressor.evaluate.fidelity import OutputComparison
-from compressor.evaluate.metrics import METRICS
+from compressor.evaluate.metrics import labels_for, new_metric
 from compressor.progress import Progress
 from compressor.report import Accuracy, Fidelity
 from compressor.runtime.ort import Array, Session
@@ -33,29 +33,28 @@ def evaluate(
     Raises:
         DataError: labels are missing or do not fit the outputs.
     """
-    scores = [METRICS[metric](), METRICS[metric]()] if metric else []
+    scores = [new_metric(metric), new_metric(metric)] if metric else []
 
     def scored() -> Iterator[tuple[Batch, Mapping[str, Array], Mapping[str, Array]]]:
         for batch in progress.track(data.batches(), "evaluating", -(-len(data) // data.batch)):
             pair = _both(reference, result, batch)
-            if scores and not batch.labels:
-                raise DataError(f"{data.name}: metric {metric} needs labels, and there are none; give labels:")
+            labels = labels_for(metric, batch, data.name) if metric else {}
             for score, outputs in zip(scores, pair, strict=False):
-                score.update(outputs, batch.labels, batch.samples)
+                score.update(outputs, labels, batch.samples)
             yield batch, *pair
 
-    fidelity = _fold(scored(), _random_outputs(reference, data), f"{data.name}{seen}")
+    fidelity = _fold(scored(), random_outputs(reference, data), f"{data.name}{seen}")
     if not scores or metric is None:
         return fidelity, None
     before, after = (score.result() for score in scores)
-    return fidelity, Accuracy(metric, before, after, METRICS[metric].higher_is_better, fidelity.samples)
+    return fidelity, Accuracy(str(metric), before, after, scores[0].higher_is_better, fidelity.samples)
 
 
 def compare_outputs(reference: Session, result: Session, data: Dataset, batches: int, seen: str) -> Fidelity:
     """Fidelity on the first few batches."""
     few = islice(data.batches(), batches)
     stream = ((batch, *_both(reference, result, batch)) for batch in few)
-    return _fold(stream, _random_outputs(reference, data), f"{data.name}{seen}")
+    return _fold(stream, random_outputs(reference, data), f"{data.name}{seen}")
 
 
 def _both(reference: Session, result: Session, batch: Batch) -> tuple[Mapping[str, Array], Mapping[str, Array]]:
@@ -89,7 +88,7 @@ def _fold(
     return Fidelity(samples, data, compared, ignored)
 
 
-def _random_outputs(reference: Session, data: Dataset) -> dict[str, str]:
+def random_outputs(reference: Session, data: Dataset) -> dict[str, str]:
     """Outputs that two executions of the reference on one batch do not agree on."""
     feeds = data.first().feeds
     once, again = reference.run(feeds), reference.run(feeds)

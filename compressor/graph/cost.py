@@ -71,6 +71,11 @@ def _recurrent(node: ir.Node, x: Shape, w: Shape, y: Shape) -> int:
     return x[0] * x[1] * w[0] * w[1] * (w[2] + w[1] // gates)
 
 
+def _integer_recurrent(node: ir.Node, x: Shape, w: Shape, y: Shape) -> int:
+    """As of LSTM, with w as (directions, inputs, 4 · hidden)."""
+    return x[0] * x[1] * w[0] * w[2] * (w[1] + w[2] // 4)
+
+
 _SECOND = {"QLinearConv": 3, "QLinearMatMul": 3}
 _MACS: dict[str, Callable[..., int]] = {
     **dict.fromkeys(("Conv", "ConvInteger", "QLinearConv"), _conv),
@@ -78,4 +83,5 @@ _MACS: dict[str, Callable[..., int]] = {
     **dict.fromkeys(("MatMul", "MatMulInteger", "QLinearMatMul"), _matmul),
     "Gemm": _gemm,
     **dict.fromkeys(("LSTM", "GRU", "RNN"), _recurrent),
+    "DynamicQuantizeLSTM": _integer_recurrent,
 }

@@ -86,6 +86,26 @@ def bypass(node: ir.Node, value: ir.Value) -> None:
     graph.remove(node, safe=True)
 
 
+def replace(node: ir.Node, nodes: Sequence[ir.Node]) -> None:
+    """Put nodes where `node` is; the last one, of one output, takes its name and stands for it."""
+    graph, old, last = graph_of(node), node.outputs[0], nodes[-1]
+    new = last.outputs[0]
+    graph.insert_before(node, list(nodes))
+    new.shape, new.type = old.shape, new.type or old.type
+    redirect([Use(*use) for use in old.uses()], new)
+    if old.is_graph_output():
+        take_over_output(graph, old, new)
+    graph.remove(node, safe=True)
+    last.name = node.name
+
+
+def graph_of(node: ir.Node) -> ir.Graph:
+    """The graph that a node is in."""
+    if node.graph is None:
+        raise ValueError(f"{node.name} is in no graph")
+    return node.graph
+
+
 def remove_if_unused(value: ir.Value) -> None:
     """Drop an initializer that nothing reads any more."""
     if value.is_initializer() and not value.uses() and not value.is_graph_output() and value.graph is not None:
@@ -93,11 +113,13 @@ def remove_if_unused(value: ir.Value) -> None:
 
 
 def settle(model: ir.Model) -> None:
-    """After edits: put nodes in order, and rename what was added under a name in use elsewhere."""
+    """After edits: order nodes, import their domains, and rename what was added under a name in use elsewhere."""
     from onnx_ir.passes import common
 
     for graph in model.graphs():
         graph.sort()
+        for node in graph:
+            model.graph.opset_imports.setdefault(node.domain, 1)
     common.NameFixPass()(model)
 
 

@@ -168,8 +168,22 @@ class Model:
 
     def _proto_bytes(self) -> bytes:
         inlined = ir.external_data.load_to_model(self.ir.clone())
+        _forget_inferred(inlined)
         data: bytes = ir.to_proto(inlined).SerializeToString()
         return data
+
+
+def _forget_inferred(model: ir.Model) -> None:
+    """Drop the types and shapes that whoever reads the file can infer: all but those of foreign operators."""
+    own = {"", *(domain for domain, _, _ in model.functions)}
+    for graph in model.graphs():
+        for node in (n for n in graph if n.domain in own):
+            for value in node.outputs:
+                if not value.is_graph_output():
+                    value.type = value.shape = None
+        for value in graph.initializers.values():
+            if not value.is_graph_input() and not value.is_graph_output():
+                value.type = value.shape = None
 
 
 def data_path(path: Path) -> Path:

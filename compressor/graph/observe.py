@@ -1,29 +1,56 @@
 """Copies of a model that also give out what passes want to know about its insides."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import onnx_ir as ir
 
 from compressor.graph.edit import new_initializer, new_node
 from compressor.graph.model import Model
+from compressor.graph.subsample import Subsampler
 
 RANGE_LOW, RANGE_HIGH, SHAPE = "compressor.low.", "compressor.high.", "compressor.shape."
+VALUE = "compressor.value."
+ENTRIES, STRIDE = "compressor.entries.", "compressor.stride."
 
 
-def with_ranges(model: Model, names: tuple[str, ...]) -> Model:
-    """A copy whose only outputs are the smallest and largest entry of each named float tensor.
+def with_ranges(model: Model, entries: Mapping[str, int]) -> Model:
+    """A copy whose only outputs are the smallest and largest entry of each float tensor, and some of its entries.
 
-    The two scalars are computed inside the graph, so that no activation has to leave it.
+    All are computed inside the graph, so that no activation has to leave it.
+
+    Args:
+        model: any; it is not changed.
+        entries: name of a tensor -> about how many of its entries to give out, evenly strided, under
+            ENTRIES and its name; how many entries each stands for comes under STRIDE. None for 0.
     """
     copy = model.copy()
     graph, values = copy.ir.graph, values_by_name(copy.ir)
+    subsampler = Subsampler(graph)
     scalar = ir.Shape([])
     outputs = []
-    for name in names:
+    for name, wanted in entries.items():
         for prefix, op_type in ((RANGE_LOW, "ReduceMin"), (RANGE_HIGH, "ReduceMax")):
             node = new_node(op_type, [values[name]], prefix + name, values[name].dtype, {"keepdims": 0})
             node.outputs[0].shape = scalar
             graph.append(node)
             outputs.append(node.outputs[0])
+        if wanted:
+            outputs.extend(subsampler.add(values[name], wanted, ENTRIES + name, STRIDE + name))
+    _replace_outputs(graph, outputs)
+    return copy
+
+
+def with_tensors(model: Model, names: tuple[str, ...]) -> Model:
+    """A copy whose only outputs are the named tensors, each under VALUE and its name."""
+    copy = model.copy()
+    graph, values = copy.ir.graph, values_by_name(copy.ir)
+    outputs = []
+    for name in names:
+        node = new_node("Identity", [values[name]], VALUE + name, values[name].dtype)
+        node.outputs[0].shape = values[name].shape
+        graph.append(node)
+        outputs.append(node.outputs[0])
     _replace_outputs(graph, outputs)
     return copy
 

@@ -9,18 +9,22 @@ from numpy.typing import NDArray
 
 from compressor.graph.edit import (
     constant,
+    graph_of,
     insert,
     new_initializer,
     new_node,
     redirect,
     remove_if_unused,
+    replace,
+    set_array,
     settle,
     take_over_output,
 )
 from compressor.graph.model import Model
+from compressor.graph.packing import StoredWeight
 from compressor.graph.regions import Region, grow
-from compressor.graph.weights import Use, Weight, layout_of, output_axis
-from compressor.numerics.affine import Floats, Grid, Ints, PerTensor
+from compressor.graph.weights import Use, Weight, output_axis
+from compressor.numerics.affine import Floats, Grid
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,30 +81,25 @@ def insert_activations(model: Model, plan: StaticPlan, grids: Mapping[str, Grid]
     settle(model.ir)
 
 
-def insert_weight(weight: Weight, use: Use, quantized: Ints, grid: Grid) -> None:
-    """Let a layer read its weights from integers through DequantizeLinear.
-
-    Args:
-        quantized: (outputs, inputs), int8.
-        grid: per output channel or per tensor.
-    """
-    node, name = use.node, weight.value.name or ""
-    graph = _graph(node)
-    array = _stored_once(graph, f"{name}_quantized", _to_array(weight, use, quantized))
-    inputs = [array, _stored_once(graph, f"{name}_scale", grid.scale)]
-    if node.op_type != "Conv":  # QGemm is only fused when the zero point is written out
-        inputs.append(_stored_once(graph, f"{name}_zero_point", grid.zero_point))
-    axis = {} if isinstance(grid.granularity, PerTensor) else {"axis": output_axis(use, len(weight.shape))}
-    dequantize = new_node("DequantizeLinear", inputs, f"{node.name}_weight", ir.DataType.FLOAT, {**axis})
-    graph.insert_before(node, dequantize)
-    node.replace_input_with(use.idx, dequantize.outputs[0])
+def insert_weight(weight: Weight, stored: StoredWeight) -> None:
+    """Let the layers read a weight from its integers, stored in place, through DequantizeLinear."""
+    for use in weight.uses:
+        node = use.node
+        inputs = [stored.integers, stored.scale]
+        if node.op_type != "Conv":  # QGemm is only fused when the zero point is written out
+            inputs.append(stored.zero_point)
+        axis = {"axis": output_axis(use, len(weight.shape))} if stored.per_channel else {}
+        dequantize = new_node("DequantizeLinear", inputs, f"{node.name}_weight", ir.DataType.FLOAT, {**axis})
+        graph_of(node).insert_before(node, dequantize)
+        node.replace_input_with(use.idx, dequantize.outputs[0])
     remove_if_unused(weight.value)
+    remove_if_unused(stored.zero_point)
 
 
 def insert_bias(use: Use, quantized: NDArray[np.int32], scale: Floats) -> None:
     """Let a layer read its bias from int32 at `scale` = x_scale · w_scale, (outputs,)."""
     node, old = use.node, use.node.inputs[2]
-    graph = _graph(node)
+    graph = graph_of(node)
     stored = new_initializer(graph, f"{node.name}_bias_quantized", quantized)
     steps = new_initializer(graph, f"{node.name}_bias_scale", scale)
     dequantize = new_node("DequantizeLinear", [stored, steps], f"{node.name}_bias", ir.DataType.FLOAT, {"axis": 0})
@@ -119,73 +118,59 @@ def bias_of(use: Use, outputs: int) -> Floats | None:
     return np.broadcast_to(array.reshape(-1), (outputs,)).astype(np.float32)
 
 
-def insert_dynamic_product(weight: Weight, use: Use, quantized: Ints, grid: Grid) -> None:
+def insert_dynamic_product(weight: Weight, stored: StoredWeight) -> None:
     """Turn MatMul or Gemm by a constant into an integer product whose input is ranged at run time.
 
     DynamicQuantizeLinear → MatMulInteger → Cast → Mul(x_scale · w_scale) → Add(bias): the form that
     ONNX Runtime fuses into DynamicQuantizeMatMul.
 
     Args:
-        quantized: (outputs, inputs), int8.
-        grid: per output channel or per tensor.
+        weight: of products; their integers are stored as right factors.
+        stored: the integers.
     """
-    node, name, stem = use.node, weight.value.name or "", use.node.name or ""
-    graph = _graph(node)
-    array = _stored_once(graph, f"{name}_quantized", np.ascontiguousarray(quantized.T))
-    scale = _stored_once(graph, f"{name}_scale", grid.scale)
-    zero = _stored_once(graph, f"{name}_zero_point", grid.zero_point)
-    x, x_scale, x_zero = _ranged_at_run_time(graph, _input(node))
-    product = new_node("MatMulInteger", [x, array, x_zero, zero], f"{stem}_product", ir.DataType.INT32)
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
-    nodes = [product, *_scaled(product.outputs[0], x_scale, scale, bias, stem)]
-    graph.insert_before(node, nodes)
-    _replace(graph, node, node.outputs[0], nodes[-1])
+    for node, _ in weight.uses:
+        graph, stem = graph_of(node), node.name or ""
+        x, x_scale, x_zero = _ranged_at_run_time(graph, _input(node))
+        factors = [x, stored.integers, x_zero, stored.zero_point]
+        product = new_node("MatMulInteger", factors, f"{stem}_product", ir.DataType.INT32)
+        bias = node.inputs[2] if len(node.inputs) > 2 else None
+        nodes = [product, *_scaled(product.outputs[0], x_scale, stored.scale, bias, stem)]
+        replace(node, nodes)
     remove_if_unused(weight.value)
 
 
-def insert_dynamic_convolution(weight: Weight, use: Use, quantized: Ints, grid: Grid) -> None:
-    """Turn Conv into an integer convolution whose input is ranged at run time: small, but slow on x86.
-
-    Args:
-        quantized: (outputs, inputs), int8.
-        grid: per output channel or per tensor.
-    """
-    node, name, stem = use.node, weight.value.name or "", use.node.name or ""
-    graph = _graph(node)
+def insert_dynamic_convolution(weight: Weight, stored: StoredWeight) -> None:
+    """Turn Conv into an integer convolution whose input is ranged at run time: small, but slow on x86."""
     along_channels = (-1, *[1] * (len(weight.shape) - 2))
-    array = _stored_once(graph, f"{name}_quantized", _to_array(weight, use, quantized))
-    scale = _stored_once(graph, f"{name}_scale", grid.scale.reshape(along_channels))
-    x, x_scale, x_zero = _ranged_at_run_time(graph, _input(node))
-    product = new_node("ConvInteger", [x, array, x_zero], f"{stem}_product", ir.DataType.INT32)
-    product.attributes.update({a.name: a for a in node.attributes.values()})
-    bias = bias_of(use, len(quantized))
-    stored = None if bias is None else new_initializer(graph, f"{stem}_bias", bias.reshape(along_channels))
-    nodes = [product, *_scaled(product.outputs[0], x_scale, scale, stored, stem)]
-    graph.insert_before(node, nodes)
-    _replace(graph, node, node.outputs[0], nodes[-1])
+    if stored.per_channel:
+        set_array(stored.scale, np.asarray(constant(stored.scale)).reshape(along_channels))
+    for node, _ in weight.uses:
+        graph, stem = graph_of(node), node.name or ""
+        x, x_scale, x_zero = _ranged_at_run_time(graph, _input(node))
+        product = new_node("ConvInteger", [x, stored.integers, x_zero], f"{stem}_product", ir.DataType.INT32)
+        product.attributes.update({a.name: a for a in node.attributes.values()})
+        bias = bias_of(Use(node, 1), weight.shape[0])
+        added = None if bias is None else new_initializer(graph, f"{stem}_bias", bias.reshape(along_channels))
+        nodes = [product, *_scaled(product.outputs[0], x_scale, stored.scale, added, stem)]
+        replace(node, nodes)
     remove_if_unused(weight.value)
+    remove_if_unused(stored.zero_point)
 
 
-def insert_embedding(weight: Weight, use: Use, quantized: Ints, grid: Grid) -> None:
-    """Look rows up in int8 and multiply each by its own scale.
-
-    Args:
-        quantized: (rows, width), int8.
-        grid: per row.
-    """
-    node, name = use.node, weight.value.name or ""
-    graph = _graph(node)
-    indices, stem, real = node.inputs[1], node.name or "", ir.DataType.FLOAT
-    table = _stored_once(graph, f"{name}_quantized", _to_array(weight, use, quantized))
-    scales = _stored_once(graph, f"{name}_scale", grid.scale.reshape(-1, *[1] * (len(weight.shape) - 1)))
-    rows = new_node("Gather", [table, indices], f"{stem}_rows", ir.DataType.INT8)
-    steps = new_node("Gather", [scales, indices], f"{stem}_steps", real)
-    as_float = new_node("Cast", [rows.outputs[0]], f"{stem}_float", real, {"to": int(real)})
-    scaled = new_node("Mul", [as_float.outputs[0], steps.outputs[0]], f"{stem}_scaled", real)
-    nodes = [rows, steps, as_float, scaled]
-    graph.insert_before(node, nodes)
-    _replace(graph, node, node.outputs[0], scaled)
+def insert_embedding(weight: Weight, stored: StoredWeight) -> None:
+    """Look rows up in int8, stored in place, and multiply each by its own scale."""
+    real, along_rows = ir.DataType.FLOAT, (-1, *[1] * (len(weight.shape) - 1))
+    set_array(stored.scale, np.asarray(constant(stored.scale)).reshape(along_rows))
+    for node, _ in weight.uses:
+        indices, stem = node.inputs[1], node.name or ""
+        rows = new_node("Gather", [stored.integers, indices], f"{stem}_rows", ir.DataType.INT8)
+        steps = new_node("Gather", [stored.scale, indices], f"{stem}_steps", real)
+        as_float = new_node("Cast", [rows.outputs[0]], f"{stem}_float", real, {"to": int(real)})
+        scaled = new_node("Mul", [as_float.outputs[0], steps.outputs[0]], f"{stem}_scaled", real)
+        nodes = [rows, steps, as_float, scaled]
+        replace(node, nodes)
     remove_if_unused(weight.value)
+    remove_if_unused(stored.zero_point)
 
 
 def _scaled(product: ir.Value, x_scale: ir.Value, scale: ir.Value, bias: ir.Value | None, stem: str) -> list[ir.Node]:
@@ -211,40 +196,11 @@ def _ranged_at_run_time(graph: ir.Graph, source: ir.Value) -> tuple[ir.Value, ir
     return node.outputs[0], node.outputs[1], node.outputs[2]
 
 
-def _replace(graph: ir.Graph, node: ir.Node, old: ir.Value, last: ir.Node) -> None:
-    """Let the output of `last`, which takes the layer's name, stand for that of `node`."""
-    new = last.outputs[0]
-    new.shape = old.shape
-    redirect([Use(*use) for use in old.uses()], new)
-    if old.is_graph_output():
-        take_over_output(graph, old, new)
-    graph.remove(node, safe=True)
-    last.name = node.name
-
-
-def _to_array(weight: Weight, use: Use, quantized: Ints) -> Ints:
-    return layout_of(use, weight.shape).from_matrix(quantized.astype(np.int8), weight.shape)
-
-
 def _store_grid(graph: ir.Graph, name: str, grid: Grid) -> tuple[ir.Value, ir.Value]:
     return (
         new_initializer(graph, f"{name}_scale", grid.scale),
         new_initializer(graph, f"{name}_zero_point", grid.zero_point),
     )
-
-
-def _stored_once(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
-    """The initializer `name` if it holds this array already, because layers share it; else a new one."""
-    found = graph.initializers.get(name)
-    if found is not None and found.const_value is not None and np.array_equal(found.const_value.numpy(), array):
-        return found
-    return new_initializer(graph, name, array)
-
-
-def _graph(node: ir.Node) -> ir.Graph:
-    if node.graph is None:
-        raise ValueError(f"{node.name} is in no graph")
-    return node.graph
 
 
 def _input(node: ir.Node) -> ir.Value:

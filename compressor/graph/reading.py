@@ -24,8 +24,14 @@ _IR_VERSION = 10
 _OPSET_OF_COORDINATES = 11  # before it, Upsample and Resize knew one way only, which the converter forgets
 _OPSET_OF_HARDMAX = 13
 _QUANTIZED_TYPES = (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT4, ir.DataType.UINT4, ir.DataType.INT32)
-_QUANTIZED_INPUTS = {"DequantizeLinear": (0,), "MatMulInteger": (0, 1), "ConvInteger": (0, 1), "Gather": (0,)}
-_QUANTIZERS = {"QuantizeLinear", "DequantizeLinear"}
+_QUANTIZED_INPUTS = {
+    "DequantizeLinear": (0,),
+    "MatMulInteger": (0, 1),
+    "ConvInteger": (0, 1),
+    "Gather": (0,),
+    "DynamicQuantizeLSTM": (1, 2),
+}
+_GRID_INPUTS = {"QuantizeLinear": (1, 2), "DequantizeLinear": (1, 2), "DynamicQuantizeLSTM": (8, 9, 10, 11)}
 
 
 def read(path: Path) -> ir.Model:
@@ -118,7 +124,7 @@ def learned(model: ir.Model) -> Iterator[ir.Value]:
     for value in initializers(model):
         uses = uses_of(value)
         floating = value.dtype is not None and value.dtype.is_floating_point()
-        grid = any((use.node.op_type in _QUANTIZERS and use.idx > 0) or is_scale(use) for use in uses)
+        grid = any(use.idx in _GRID_INPUTS.get(use.node.op_type, ()) or is_scale(use) for use in uses)
         integers = any(use.idx in _QUANTIZED_INPUTS.get(use.node.op_type, ()) for use in uses)
         if (floating and not grid) or (integers and value.dtype in _QUANTIZED_TYPES):
             yield value

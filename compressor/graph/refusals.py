@@ -2,20 +2,27 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import onnx_ir as ir
 
 from compressor.graph.model import Model
-from compressor.graph.weights import Use, Weight, attribute, layout_of
+from compressor.graph.recurrent import lstm_refusal
+from compressor.graph.weights import FLOATS, Use, Weight, attribute, layout_of, takes_weight
 
 SLOW_CONVOLUTION = "ranged at run time a convolution is 6 to 10 times slower than in float; use quantize_static"
 
-_RECURRENT = dict.fromkeys(("LSTM", "GRU", "RNN"), "recurrent layers are not quantized by this version")
+_RECURRENT = dict.fromkeys(("GRU", "RNN"), "ONNX Runtime has an int8 kernel for LSTM, but for no other recurrent layer")
 _NOT_STATIC = {
     "ConvTranspose": "ONNX Runtime has no int8 kernel for ConvTranspose on CPU",
     "Gather": "an embedding multiplies nothing; quantize_dynamic stores it in int8",
+    "LSTM": "a recurrent layer ranges its hidden state at every step; quantize_dynamic runs LSTM in int8",
     **_RECURRENT,
 }
 _NOT_DYNAMIC = {"ConvTranspose": _NOT_STATIC["ConvTranspose"], **_RECURRENT}
+_GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+LEAST_STORED = 256
+"""Entries from which storing a weight in few bits saves bytes."""
+
 _INTEGER_LAYERS = (
     "QLinearConv",
     "QLinearMatMul",
@@ -25,6 +32,7 @@ _INTEGER_LAYERS = (
     "MatMulNBits",
     "DynamicQuantizeMatMul",
     "MatMulIntegerToFloat",
+    "DynamicQuantizeLSTM",
 )
 
 
@@ -38,10 +46,28 @@ def static_refusal(weight: Weight) -> str | None:
 def dynamic_refusal(weight: Weight) -> str | None:
     """Why a layer cannot be ranged at run time; None when it can."""
     reason = _first(_refused_weight(weight), _NOT_DYNAMIC.get(weight.layer))
+    if weight.layer == "LSTM":
+        return reason or lstm_refusal(weight)
     if reason or weight.layer == "Gather":
         axes = {attribute(use.node, "axis", 0) for use in weight.uses}
         return reason or ("a lookup along another axis than the first" if axes != {0} else None)
     return _first(*map(_refused_use, weight.uses))
+
+
+def storage_refusal(weight: Weight) -> str | None:
+    """Why a weight cannot be stored in few bits and read in float; None when it can."""
+    if weight.dtype != "float32":
+        return f"its weights are {weight.dtype}; only float32 is quantized"
+    if weight.size < LEAST_STORED:
+        return f"only {weight.size} weights: what is needed to unpack them takes as many bytes"
+    if len({layout_of(use, weight.shape) for use in weight.uses}) > 1:
+        return "its weights are shared by layers that read them transposed to each other"
+    return None
+
+
+def table_refusal(weight: Weight) -> str | None:
+    """Why a lookup table cannot be packed in blocks; None when it can."""
+    return None if len(weight.shape) == 2 else f"a table of {len(weight.shape)} axes; only rows of numbers are packed"
 
 
 def already_quantized(model: Model) -> Iterator[tuple[str, str]]:
@@ -50,6 +76,39 @@ def already_quantized(model: Model) -> Iterator[tuple[str, str]]:
         for node in graph:
             if node.op_type in _INTEGER_LAYERS or _reads_quantized(node):
                 yield node.name or "", node.op_type
+
+
+def set_aside(model: Model) -> Iterator[tuple[str, str, str]]:
+    """Name, operator type and reason of the layers that are no longer, or not yet, a weight's."""
+    quantized = dict(already_quantized(model))
+    for name, layer in quantized.items():
+        yield name, layer, "quantized already"
+    behind = _constants_behind(model)
+    for node in (node for graph in model.ir.graphs() for node in graph if node.name not in quantized):
+        found = (behind.get(v) for i, v in enumerate(node.inputs) if v is not None and takes_weight(Use(node, i)))
+        tensor = next(filter(None, found), None)
+        if tensor is not None:
+            yield node.name or "", node.op_type, _composed(tensor)
+
+
+def _constants_behind(model: Model) -> dict[ir.Value, ir.TensorProtocol]:
+    """The largest array behind every value that is computed from constants alone."""
+    found: dict[ir.Value, ir.TensorProtocol] = {}
+    for node in (node for graph in model.ir.graphs() for node in graph):
+        sources = [value for value in node.inputs if value is not None]
+        tensors = [tensor for value in sources if (tensor := found.get(value, value.const_value)) is not None]
+        captures = any(attribute.type in _GRAPHS for attribute in node.attributes.values())
+        if tensors and len(tensors) == len(sources) and not captures:
+            found.update(dict.fromkeys(node.outputs, max(tensors, key=lambda tensor: tensor.size)))
+    return found
+
+
+def _composed(tensor: ir.TensorProtocol) -> str:
+    stored = np.dtype(tensor.dtype.numpy()).name
+    if stored == "float32":
+        return "its weights are computed from constants; put simplify before this pass"
+    undo = "; cast with dtype: float32 undoes it" if tensor.dtype in FLOATS else ""
+    return f"its weights are stored as {stored} already{undo}"
 
 
 def _first(*reasons: str | None) -> str | None:
@@ -71,7 +130,7 @@ def _reads_quantized(node: ir.Node) -> bool:
 
 def _refused_weight(weight: Weight) -> str | None:
     if weight.dtype != "float32":
-        return f"its weights are {weight.dtype}; only float32 is quantized"
+        return f"its weights are {weight.dtype}; put cast with dtype: float32 before this pass"
     types = sorted({use.node.op_type for use in weight.uses})
     if len(types) > 1:
         return f"its weights are shared by {' and '.join(types)}"

@@ -156,10 +156,14 @@ def is_weight(use: Use) -> bool:
     value = use.node.inputs[use.idx]
     if value is None or value.const_value is None or not value.is_initializer():
         return False
-    in_role = use.node.domain == "" and use.idx in _WEIGHT_INPUTS.get(use.node.op_type, ())
     tensor = value.const_value
     is_array = tensor.dtype in FLOATS and len(tensor.shape) >= 2 and tensor.size > 0
-    return in_role and is_array and not is_scale(use)
+    return takes_weight(use) and is_array and not is_scale(use)
+
+
+def takes_weight(use: Use) -> bool:
+    """Whether this input of this layer is where a weight belongs."""
+    return use.node.domain == "" and use.idx in _WEIGHT_INPUTS.get(use.node.op_type, ())
 
 
 def is_scale(use: Use) -> bool:

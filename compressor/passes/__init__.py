@@ -5,22 +5,57 @@ from typing import Annotated
 from pydantic import Field
 
 from compressor.passes.base import Context, Pass
+from compressor.passes.cast import Cast
+from compressor.passes.compact import Compact
+from compressor.passes.correct_bias import CorrectBias
+from compressor.passes.equalize import Equalize
 from compressor.passes.prune_magnitude import PruneMagnitude
 from compressor.passes.quantize_dynamic import QuantizeDynamic
 from compressor.passes.quantize_static import QuantizeStatic
+from compressor.passes.quantize_weights import QuantizeWeights
 from compressor.passes.simplify import Simplify
+from compressor.passes.smooth import Smooth
 
-AnyPass = Annotated[Simplify | PruneMagnitude | QuantizeDynamic | QuantizeStatic, Field(discriminator="type")]
+AnyPass = Annotated[
+    Simplify
+    | Equalize
+    | Smooth
+    | PruneMagnitude
+    | QuantizeDynamic
+    | QuantizeStatic
+    | QuantizeWeights
+    | CorrectBias
+    | Cast
+    | Compact,
+    Field(discriminator="type"),
+]
 
-PASSES: tuple[type[Pass], ...] = (Simplify, PruneMagnitude, QuantizeDynamic, QuantizeStatic)
+PASSES: tuple[type[Pass], ...] = (
+    Simplify,
+    Equalize,
+    Smooth,
+    PruneMagnitude,
+    QuantizeDynamic,
+    QuantizeStatic,
+    QuantizeWeights,
+    CorrectBias,
+    Cast,
+    Compact,
+)
 
 __all__ = [
     "PASSES",
     "AnyPass",
+    "Cast",
+    "Compact",
     "Context",
+    "CorrectBias",
+    "Equalize",
     "Pass",
     "PruneMagnitude",
     "QuantizeDynamic",
     "QuantizeStatic",
+    "QuantizeWeights",
     "Simplify",
+    "Smooth",
 ]

@@ -2,20 +2,22 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from compressor.data import Dataset, Settings
-from compressor.errors import RecipeError
+from compressor.errors import PassError, RecipeError
+from compressor.evaluate.judge import Judge
 from compressor.graph.model import Model
 from compressor.graph.select import Selectors, matcher
 from compressor.progress import Progress
 from compressor.report import Finding
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Context:
     """What a run gives its passes.
 
@@ -34,6 +36,17 @@ class Context:
     scratch: Path
     progress: Progress
     threads: int
+
+    @cached_property
+    def judge(self) -> Judge:
+        """Says how far a model has drifted from the reference on the calibration data.
+
+        Raises:
+            PassError: there is no calibration data, or no output to judge by.
+        """
+        if self.calibration is None:
+            raise PassError("this pass judges its changes on sample data; give data.calibration")
+        return Judge(self.reference, self.calibration, self.scratch, self.threads)
 
 
 def _sequence(value: object) -> object:

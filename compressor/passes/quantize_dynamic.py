@@ -2,8 +2,8 @@
 
 Weights are rounded to nearest on a symmetric int8 grid per output channel. MatMul and Gemm become
 DynamicQuantizeLinear → MatMulInteger, which ONNX Runtime fuses to one int8 kernel; embeddings become
-a lookup in int8 and one multiplication per row. Needs no data. A convolution ranged at run time is
-six to ten times slower than in float on x86, so Conv is left alone.
+a lookup in int8 and one multiplication per row. LSTM becomes DynamicQuantizeLSTM. Needs no data. A
+convolution ranged at run time is six to ten times slower than in float on x86, so Conv is left alone.
 """
 
 from collections.abc import Iterator
@@ -13,39 +13,53 @@ from pydantic import Field
 
 from compressor.graph.edit import settle
 from compressor.graph.model import Model
+from compressor.graph.packing import store_in_place, store_product
 from compressor.graph.quantize import insert_dynamic_convolution, insert_dynamic_product, insert_embedding
-from compressor.graph.refusals import SLOW_CONVOLUTION, already_quantized, dynamic_refusal
+from compressor.graph.recurrent import insert_recurrent, is_alone, slower_lstm
+from compressor.graph.refusals import SLOW_CONVOLUTION, dynamic_refusal, set_aside
 from compressor.graph.weights import Weight
-from compressor.numerics.affine import Granularity, PerChannel, PerTensor, symmetric_grid
 from compressor.numerics.divergence import relative_error
+from compressor.numerics.levels import Coded
+from compressor.numerics.schemes import Scheme, encode
 from compressor.passes.base import Context, Pass
 from compressor.report import Change, Finding, Skip
+from compressor.runtime.environment import SATURATION, saturates
 
 
 class QuantizeDynamic(Pass):
-    """int8 weights for MatMul, Gemm and embeddings; activations are ranged at run time. Needs no data."""
+    """int8 weights for MatMul, Gemm, LSTM and embeddings; activations are ranged at run time. Needs no data."""
 
     type: Literal["quantize_dynamic"] = "quantize_dynamic"
     granularity: Literal["per_channel", "per_tensor"] = Field(
         default="per_channel", description="one scale per output channel (more accurate, as fast) or per weight"
     )
     embeddings: bool = Field(default=True, description="also store lookup tables in int8, one scale per row")
+    recurrent: Literal["faster", "all", "none"] = Field(
+        default="faster", description="which LSTMs: those that are large enough to gain speed, all, or none"
+    )
     convolutions: bool = Field(
         default=False, description="also quantize Conv: smaller, but 6 to 10 times slower than float on x86"
     )
 
+    reduce_range: bool = Field(
+        default=False,
+        description="weights end at ±64 instead of ±127: for x86 processors without VNNI, where sums saturate",
+    )
+
     def warnings(self) -> Iterator[str]:
-        """Convolutions get slower."""
+        """Convolutions get slower, and sums of products may saturate."""
+        if saturates() and not self.reduce_range:
+            yield f"quantize_dynamic: {SATURATION}"
         if self.convolutions:
             yield f"quantize_dynamic with convolutions: {SLOW_CONVOLUTION}"
 
     def apply(self, model: Model, context: Context) -> Iterator[Finding]:
         """Round every weight and let its layer range its input at run time."""
-        for name, layer in already_quantized(model):
-            yield Skip(name, layer, "quantized already")
-        for weight in list(model.weights(self.selectors)):
-            reason = self._unwanted(weight) or dynamic_refusal(weight)
-            yield Skip(weight.name, weight.layer, reason) if reason else self._quantize(weight)
+        yield from (Skip(*found) for found in set_aside(model))
+        selected = list(model.weights(self.selectors))
+        reasons = [self._unwanted(w) or dynamic_refusal(w) or self._unwanted_lstm(w, selected) for w in selected]
+        for weight, reason in zip(selected, reasons, strict=True):
+            yield Skip(weight.name, weight.layer, reason) if reason else self._quantize(model, weight)
         settle(model.ir)
 
     def _unwanted(self, weight: Weight) -> str | None:
@@ -53,18 +67,36 @@ class QuantizeDynamic(Pass):
             return SLOW_CONVOLUTION
         if weight.layer == "Gather" and not self.embeddings:
             return "embeddings: false"
+        if weight.layer == "LSTM" and self.recurrent == "none":
+            return "recurrent: none"
         return None
 
-    def _quantize(self, weight: Weight) -> Change:
+    def _unwanted_lstm(self, weight: Weight, selected: list[Weight]) -> str | None:
+        if weight.layer != "LSTM":
+            return None
+        if is_alone(weight, selected):
+            return "W and R are quantized together; select both"
+        return slower_lstm(weight) if self.recurrent == "faster" else None
+
+    def _quantize(self, model: Model, weight: Weight) -> Change:
         name, layer, bytes_before = weight.name, weight.layer, weight.nbytes
-        matrix = weight.matrix()
         per_row = self.granularity == "per_channel" or layer == "Gather"
-        granularity: Granularity = PerChannel(0) if per_row else PerTensor()
-        grid = symmetric_grid(matrix, granularity)
-        quantized = grid.quantize(matrix)
-        error = relative_error(matrix, grid.dequantize(quantized))
-        insert = {"Gather": insert_embedding, "Conv": insert_dynamic_convolution}.get(layer, insert_dynamic_product)
-        for use in weight.uses:
-            insert(weight, use, quantized, grid)
+        multiplied = layer != "Gather"
+        scheme = Scheme(8, "per_channel" if per_row else "per_tensor", reduced=self.reduce_range and multiplied)
+        coded = encode(weight.matrix(), scheme)
+        error = relative_error(weight.matrix(), coded.dequantize())
+        _insert(model, weight, coded)
         detail = "int8 rows" if layer == "Gather" else f"int8 {self.granularity}, ranged at run time"
-        return Change(name, layer, detail, error, bytes_before, quantized.nbytes + grid.scale.nbytes)
+        return Change(name, layer, detail, error, bytes_before, coded.nbytes)
+
+
+def _insert(model: Model, weight: Weight, coded: Coded) -> None:
+    match weight.layer:
+        case "LSTM":
+            insert_recurrent(weight, coded.integers(), coded.scale)
+        case "Gather":
+            insert_embedding(weight, store_in_place(model.ir, weight, coded))
+        case "Conv":
+            insert_dynamic_convolution(weight, store_in_place(model.ir, weight, coded))
+        case _:
+            insert_dynamic_product(weight, store_product(model.ir, weight, coded))

@@ -8,15 +8,15 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from compressor.data import AnySource, ArraysSource, ImagesSource, PythonSource, RandomSource
-from compressor.data.python import FunctionName
+from compressor.data import AnySource, ArraysSource, ImagesSource, PythonSource, RandomSource, TextSource
+from compressor.data.base import FunctionName
 from compressor.errors import RecipeError, UsageError
 from compressor.passes import PASSES
 from compressor.recipe.schema import Gates, Recipe
 from compressor.recipe.tree import Dumper, Path_, Plain, Tree
 from compressor.recipe.variables import override, resolve
 
-_SOURCES: tuple[type[BaseModel], ...] = (ArraysSource, ImagesSource, PythonSource, RandomSource)
+_SOURCES: tuple[type[BaseModel], ...] = (ArraysSource, ImagesSource, PythonSource, RandomSource, TextSource)
 _BY_TAG: dict[str, type[BaseModel]] = {
     **{str(p.model_fields["type"].default): p for p in PASSES},
     **{str(s.model_fields["source"].default): s for s in _SOURCES},
@@ -134,7 +134,7 @@ def _missing(recipe: Recipe, tree: Tree) -> list[str]:
     for section in ("calibration", "evaluation"):
         source = getattr(recipe.data, section)
         if source is not None:
-            named += [(("data", section, "path"), path) for path in source.paths()]
+            named += [(("data", section, name), value) for name, value in source if isinstance(value, Path)]
     return [
         f"{tree.place(where)}: {'.'.join(map(str, where))}: {path} does not exist"
         for where, path in named

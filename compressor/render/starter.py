@@ -2,7 +2,10 @@
 
 import os
 from pathlib import Path
+from typing import get_args
 
+from compressor.data.base import KnownMetric
+from compressor.data.tokens import FEATURES, IDS
 from compressor.graph.model import Model
 
 _TEXT = """\
@@ -18,7 +21,7 @@ data:
   #   source: arrays
   #   path: test.npz
   #   labels: labels           # accuracy is reported when there are labels
-  #   metric: top1             # top1 | top5 | mse | mae
+  #   metric: top1             # {metrics}
 
 passes:                        # in the order they run
   - type: simplify
@@ -43,6 +46,14 @@ _IMAGES = """\
     mean: [0.485, 0.456, 0.406]
     std: [0.229, 0.224, 0.225]"""
 
+_TEXTS = """\
+    source: text
+    path: texts.txt            # a text per line; or a .csv, .tsv or .jsonl and its columns: [text]
+    tokenizer: {tokenizer}
+    samples: 256
+    # max_length: 128          # tokens per text, if neither the model nor the tokenizer says so
+    # unit: window             # for a language model: windows of max_length tokens; metric: perplexity"""
+
 _RANDOM = """\
     source: random             # replace it: ranges found on random inputs say little about real ones
     # source: arrays
@@ -66,13 +77,18 @@ def starter(model: Model, folder: Path) -> str:
         name=model.source.stem,
         model=Path(os.path.relpath(model.source.resolve(), folder)).as_posix(),
         inputs="\n".join(f"# input  {spec}" for spec in specs),
-        calibration=_calibration(model),
+        metrics=" | ".join(get_args(KnownMetric)),
+        calibration=_calibration(model, folder),
         passes=(_STATIC if convolutional else _DYNAMIC).format(example=weights[-1].name if weights else "Gemm"),
     )
 
 
-def _calibration(model: Model) -> str:
+def _calibration(model: Model, folder: Path) -> str:
     specs = model.inputs()
+    names = {spec.name for spec in specs}
+    if IDS in names and names <= set(FEATURES):
+        tokenizer = os.path.relpath(model.source.resolve().with_name("tokenizer.json"), folder)
+        return _TEXTS.format(tokenizer=Path(tokenizer).as_posix())
     shape = (specs[0].shape if specs else None) or ()
     picture = len(specs) == 1 and len(shape) == 4 and shape[1] == 3
     if picture and isinstance(shape[2], int) and isinstance(shape[3], int):

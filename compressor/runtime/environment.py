@@ -2,19 +2,34 @@
 
 import os
 import platform
+import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
 from compressor import __version__
 
-_INT8_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+_CPUINFO = Path("/proc/cpuinfo")
+_VNNI = ("avx512_vnni", "avx_vnni")
+_INT8_FLAGS = (*_VNNI, "amx_int8", "asimddp", "i8mm")
+_MAC_FLAGS = {
+    "avx2": "hw.optional.avx2_0: 1",
+    "avx512_vnni": "AVX512VNNI",
+    "asimddp": "hw.optional.arm.FEAT_DotProd: 1",
+    "i8mm": "hw.optional.arm.FEAT_I8MM: 1",
+}
+"""Flags as Linux calls them, and what sysctl prints where they are there."""
+
+SATURATION = (
+    "this processor has no VNNI: it adds pairs of 8-bit products in 16 bits, where large ones saturate and accuracy "
+    "is lost; reduce_range: true keeps weights so small that they do not"
+)
 
 
 def environment() -> dict[str, str]:
     """Processor, its int8 instructions, and the versions that matter."""
     return {
         "processor": _processor(),
-        "int8_instructions": ", ".join(int8_instructions()) or "none known",
+        "int8_instructions": ", ".join(int8_instructions()) or ("none, sums saturate" if saturates() else "none known"),
         "cores": str(os.cpu_count()),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -30,8 +45,22 @@ def versions() -> dict[str, str]:
 
 def int8_instructions() -> tuple[str, ...]:
     """Instructions of this processor that make int8 fast; empty where they cannot be told."""
-    flags = set(_cpuinfo("flags").split()) | set(_cpuinfo("Features").split())
+    flags = _flags()
     return tuple(flag for flag in _INT8_FLAGS if flag in flags)
+
+
+def saturates() -> bool:
+    """Whether int8 kernels lose large sums here: on x86 without VNNI. False where that cannot be told."""
+    flags = _flags()
+    return "avx2" in flags and not flags.intersection(_VNNI)
+
+
+def _flags() -> frozenset[str]:
+    """What the processor can do, in the words of Linux."""
+    if platform.system() == "Darwin":
+        done = subprocess.run(["sysctl", "-a"], capture_output=True, text=True, check=False)
+        return frozenset(flag for flag, line in _MAC_FLAGS.items() if line in done.stdout)
+    return frozenset(f"{_cpuinfo('flags')} {_cpuinfo('Features')}".split())
 
 
 def _processor() -> str:
@@ -39,8 +68,7 @@ def _processor() -> str:
 
 
 def _cpuinfo(key: str) -> str:
-    file = Path("/proc/cpuinfo")
-    if not file.exists():
+    if not _CPUINFO.exists():
         return ""
-    lines = (line.partition(":") for line in file.read_text(errors="replace").splitlines())
+    lines = (line.partition(":") for line in _CPUINFO.read_text(errors="replace").splitlines())
     return next((value.strip() for name, _, value in lines if name.strip() == key), "")

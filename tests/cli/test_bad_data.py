@@ -110,8 +110,8 @@ def test_missing_data_on_the_command_line_is_exit_3(folder: Path, command: str) 
 
 
 def test_data_of_an_unknown_kind_is_a_usage_error(folder: Path) -> None:
-    (folder / "data.txt").touch()
-    refused(folder, 2, "compress", "model.onnx", "--data", "data.txt", says=("--data data.txt", ".npz"))
+    (folder / "data.bin").touch()
+    refused(folder, 2, "compress", "model.onnx", "--data", "data.bin", says=("--data data.bin", ".npz"))
 
 
 IMAGES: dict[str, tuple[Values, tuple[str, ...]]] = {

@@ -11,13 +11,13 @@ from compressor.data import RandomSource
 from compressor.graph.edit import settle
 from compressor.graph.kernels import count_kernels
 from compressor.graph.model import Model
+from compressor.graph.packing import store_in_place, store_product
 from compressor.graph.quantize import insert_dynamic_convolution, insert_dynamic_product, insert_embedding
 from compressor.graph.verify import check_file, check_signature
-from compressor.graph.weights import Weight
-from compressor.numerics.affine import PerChannel, symmetric_grid
+from compressor.numerics.schemes import Scheme, encode
 from compressor.passes.base import Context
 from compressor.passes.quantize_dynamic import QuantizeDynamic
-from compressor.passes.quantize_static import QuantizeStatic
+from compressor.passes.quantize_static import ActivationSettings, QuantizeStatic
 from compressor.progress import Silent
 from compressor.runtime.ort import Session
 from tests.models import Array, Floats, array, cnn, decibels, floats, graph, load, mlp, outputs, run
@@ -163,7 +163,7 @@ def test_a_statically_quantized_model_is_valid_close_and_runs_in_integers(case: 
     proto = _graph(*STATIC[case])
     model = load(proto, tmp_path)
     reference = model.copy()
-    changes = list(QuantizeStatic(observer="min_max").apply(model, _context(model, tmp_path)))
+    changes = list(QuantizeStatic(activations=ActivationSettings(observer="min_max")).apply(model, _context(model, tmp_path)))
     assert len(changes) == len(list(reference.weights()))
     found = [outputs(model, feeds, tmp_path) for feeds in _seen(reference)]
     check_file(tmp_path / "written.onnx")
@@ -182,7 +182,7 @@ FLOAT_ARITHMETIC = {"Conv", "Sigmoid", "Mul", "Add", "Concat", "Split", "Relu", 
 @pytest.mark.parametrize("case", ISLANDS_CLOSED)
 def test_integers_flow_through_everything_between_two_layers(case: str, tmp_path: Path) -> None:
     model = load(_graph(*ISLANDS_CLOSED[case]), tmp_path)
-    list(QuantizeStatic(observer="min_max").apply(model, _context(model, tmp_path)))
+    list(QuantizeStatic(activations=ActivationSettings(observer="min_max")).apply(model, _context(model, tmp_path)))
     model.save(tmp_path / "written.onnx")
     Session(tmp_path / "written.onnx", optimized=tmp_path / "optimized.onnx")
     nodes = onnx.load(tmp_path / "optimized.onnx").graph.node
@@ -196,14 +196,14 @@ def test_a_bias_that_dwarfs_its_weights_survives(tmp_path: Path) -> None:
     weight[2] *= 1e-12
     proto = graph("float[2,8] x => float[2,4] y", "y = Gemm<transB=1>(x, w, b)", w=weight, b=np.ones(4, np.float32))
     model = load(proto, tmp_path)
-    list(QuantizeStatic(observer="min_max").apply(model, _context(model, tmp_path)))
+    list(QuantizeStatic(activations=ActivationSettings(observer="min_max")).apply(model, _context(model, tmp_path)))
     feeds = _seen(Model.load(tmp_path / "model.onnx"))[0]
     np.testing.assert_allclose(outputs(model, feeds, tmp_path)["y"][:, 2], 1, rtol=1e-5)
 
 
 def test_sharing_a_grid_gives_both_ends_of_a_move_the_same_scale(tmp_path: Path) -> None:
     model = load(_graph(*STATIC["transpose"]), tmp_path)
-    list(QuantizeStatic(observer="min_max").apply(model, _context(model, tmp_path)))
+    list(QuantizeStatic(activations=ActivationSettings(observer="min_max")).apply(model, _context(model, tmp_path)))
     model.save(tmp_path / "written.onnx")
     nodes = {node.output[0]: node for node in onnx.load(tmp_path / "written.onnx").graph.node}
     assert nodes["a_quantized"].input[1:] == nodes["t_quantized"].input[1:]
@@ -236,9 +236,7 @@ def test_a_dynamic_gemm_is_integers_ranged_at_run_time(transposed: int, biased: 
 
 def _insert_dynamic(model: Model) -> None:
     for weight in list(model.weights()):
-        grid = symmetric_grid(weight.matrix(), PerChannel(0))
-        for use in weight.uses:
-            insert_dynamic_product(weight, use, grid.quantize(weight.matrix()), grid)
+        insert_dynamic_product(weight, store_product(model.ir, weight, encode(weight.matrix(), Scheme(8))))
     settle(model.ir)
 
 
@@ -297,16 +295,10 @@ def test_an_int8_embedding_looks_up_exactly_the_rows_of_the_rounded_table(
     rows = table.reshape(6, -1)
     scale = np.abs(rows).max(axis=1, keepdims=True) / np.float32(127)
     integers = np.round(rows / scale)
-    grid = symmetric_grid(weight.matrix(), PerChannel(0))
-    insert_embedding(weight, weight.uses[0], grid.quantize(weight.matrix()), grid)
+    insert_embedding(weight, store_in_place(model.ir, weight, encode(weight.matrix(), Scheme(8))))
     x = np.array([[5, 0], [2, 2]])
     found = outputs(model, {"x": x}, tmp_path)["y"]
     np.testing.assert_allclose(found, (integers * scale).reshape(shape)[x], rtol=1e-6)
-
-
-def _conv_grid(weight: Weight) -> None:
-    grid = symmetric_grid(weight.matrix(), PerChannel(0))
-    insert_dynamic_convolution(weight, weight.uses[0], grid.quantize(weight.matrix()), grid)
 
 
 @pytest.mark.parametrize("attributes", ["", "<group=2>", "<strides=[2,2], pads=[1,1,1,1]>", "<dilations=[2,2]>"])
@@ -315,7 +307,8 @@ def test_a_dynamic_convolution_keeps_its_attributes_and_is_close(attributes: str
     body = f"y = Conv{attributes}(x, w, b)"
     proto = graph("float[1,4,8,8] x => float[n,c,h,w] y", body, w=kernel, b=floats(RNG, 6))
     model = load(proto, tmp_path)
-    _conv_grid(next(model.weights()))
+    (weight,) = model.weights()
+    insert_dynamic_convolution(weight, store_in_place(model.ir, weight, encode(weight.matrix(), Scheme(8))))
     feeds = {"x": floats(RNG, 1, 4, 8, 8)}
     assert decibels(run(proto, feeds)["y"], outputs(model, feeds, tmp_path)["y"]) > 30
 

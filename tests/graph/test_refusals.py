@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compressor.graph.refusals import already_quantized, dynamic_refusal, static_refusal
+from compressor.graph.refusals import already_quantized, dynamic_refusal, set_aside, static_refusal
 from tests.models import Array, floats, graph, load
 
 RNG = np.random.default_rng(0)
@@ -38,9 +38,9 @@ NEITHER: dict[str, tuple[str, str, dict[str, Array], str]] = {
     "constant input": (FLAT, "h = Gemm(v, w)  y = Add(x, h)", {"w": SQUARE, "v": SQUARE + 1}, "input is a constant"),
     "recurrent": (
         "float[2,1,4] x => float[2,1,1,1] y",
-        "y = LSTM<hidden_size=1>(x, w, r)",
-        {"w": floats(RNG, 1, 4, 4), "r": floats(RNG, 1, 4, 1)},
-        "recurrent",
+        "y = GRU<hidden_size=1>(x, w, r)",
+        {"w": floats(RNG, 1, 3, 4), "r": floats(RNG, 1, 3, 1)},
+        "no other recurrent layer",
     ),
     "transposed convolution": (
         "float[1,4,4,4] x => float[1,4,4,4] y",
@@ -77,6 +77,14 @@ def test_what_can_be_quantized_is_not_refused(case: str, tmp_path: Path) -> None
     assert dynamic_refusal(weight) is None
 
 
+def test_an_lstm_is_for_dynamic_only(tmp_path: Path) -> None:
+    arrays: dict[str, Array] = {"w": floats(RNG, 1, 4, 4), "r": floats(RNG, 1, 4, 1)}
+    proto = graph("float[2,1,4] x => float[2,1,1,1] y", "y = LSTM<hidden_size=1>(x, w, r)", **arrays)
+    weights = list(load(proto, tmp_path).weights())
+    assert all("quantize_dynamic" in str(static_refusal(weight)) for weight in weights)
+    assert [dynamic_refusal(weight) for weight in weights] == [None, None]
+
+
 def test_an_embedding_is_for_dynamic_only_and_along_the_first_axis_only(tmp_path: Path) -> None:
     signature = "int64[4] x => float[4,4] y"
     first, second = (
@@ -94,10 +102,41 @@ def test_inside_a_branch_ranges_cannot_be_observed(tmp_path: Path) -> None:
     assert "branch" in str(static_refusal(weight))
 
 
+COMPOSED: dict[str, tuple[str, dict[str, Array], str]] = {
+    "transposed": ("t = Transpose(w)  [layer] y = MatMul(x, t)", {"w": SQUARE}, "put simplify before"),
+    "half": ("t = Cast<to=1>(w)  [layer] y = MatMul(x, t)", {"w": SQUARE.astype(np.float16)}, "float16 already; cast"),
+    "codes": (
+        "l = Cast<to=6>(q)  v = Gather(book, l)  [layer] y = MatMul(x, v)",
+        {"q": np.ones((4, 4), np.uint8), "book": floats(RNG, 4)},
+        "stored as uint8 already",
+    ),
+    "gates": (
+        "a, b = Split<num_outputs=2>(w)  c = Concat<axis=0>(b, a)  [layer] y = Gemm<transB=1>(x, c)",
+        {"w": SQUARE},
+        "put simplify before",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", COMPOSED)
+def test_weights_that_are_put_together_at_load_say_what_they_are(case: str, tmp_path: Path) -> None:
+    body, arrays, reason = COMPOSED[case]
+    model = load(graph(FLAT, body, **arrays), tmp_path)
+    ((name, layer, found),) = set_aside(model)
+    assert (name, layer) == ("layer", "Gemm" if case == "gates" else "MatMul")
+    assert reason in found
+
+
+def test_a_weight_that_is_computed_from_the_input_is_none(tmp_path: Path) -> None:
+    body = "n = Neg(x)  s = Shape(x)  r = Reshape(n, s)  y = MatMul(x, r)"
+    assert not list(set_aside(load(graph(FLAT, body), tmp_path)))
+
+
 def test_layers_that_are_integers_already_are_found(tmp_path: Path) -> None:
     body = """d = DequantizeLinear(q, s)  [fixed] h = MatMul(x, d)  [float] f = MatMul(h, w)
     r, rs, rz = DynamicQuantizeLinear(f)  [ranged] i = MatMulInteger(r, q, rz)  y = Cast<to=1>(i)"""
     arrays: dict[str, Array] = {"q": np.ones((4, 4), np.int8), "s": np.ones((), np.float32), "w": SQUARE}
     model = load(graph(FLAT, body, **arrays), tmp_path)
     assert sorted(already_quantized(model)) == [("fixed", "MatMul"), ("ranged", "MatMulInteger")]
+    assert {reason for _, _, reason in set_aside(model)} == {"quantized already"}
     assert [w.name for w in model.weights()] == ["float"]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 from compressor.graph.fold import Folded
@@ -239,3 +240,42 @@ def test_what_is_constant_is_computed_beforehand(tmp_path: Path) -> None:
     _simplified(model)
     assert model.node_counts() == {"MatMul": 1}
     _assert_same(proto, model, tmp_path)
+
+
+GATES = """a = Slice(w, zero, n)  b = Slice(w, n, end)  c = Concat<axis=0>(b, a)  d = Unsqueeze(c, zero)
+    [rnn] y = LSTM<hidden_size=300>(x, d, r)"""
+
+
+def _gates() -> dict[str, Array]:
+    """An array of gates, larger than what onnxscript folds, and what puts it in another order."""
+    arrays: dict[str, Array] = {"w": floats(RNG, 1200, 300), "r": floats(RNG, 1, 1200, 300)}
+    return arrays | {"zero": np.array([0]), "n": np.array([250]), "end": np.array([1200])}
+
+
+def test_gates_that_an_exporter_put_together_become_one_weight_however_large(tmp_path: Path) -> None:
+    proto = graph("float[2,1,300] x => float[2,1,1,300] y", GATES, **_gates())
+    model = load(proto, tmp_path)
+    before = model.nbytes()
+    list(simplify(model))
+    assert [(node.op_type, node.name) for node in model.ir.graph] == [("LSTM", "rnn")]
+    assert model.nbytes() < before
+    assert [w.shape for w in model.weights()] == [(1, 1200, 300), (1, 1200, 300)]
+    x = {"x": floats(RNG, 2, 1, 300)}
+    assert np.array_equal(outputs(model, x, tmp_path)["y"], run(proto, x)["y"])
+
+
+def test_a_large_array_that_is_read_elsewhere_too_is_not_stored_twice(tmp_path: Path) -> None:
+    body = f"{GATES}  z = MatMul(v, w)"
+    proto = graph("float[2,1,300] x, float[1,1200] v => float[2,1,1,300] y, float[1,300] z", body, **_gates())
+    model = load(proto, tmp_path)
+    before = model.nbytes()
+    list(simplify(model))
+    assert model.nbytes() <= before
+
+
+def test_what_is_stored_in_fewer_bits_stays_so(tmp_path: Path) -> None:
+    body = "w = Cast<to=1>(half)  y = MatMul(x, w)"
+    model = load(graph("float[2,9] x => float[2,9] y", body, half=floats(RNG, 9, 9).astype(np.float16)), tmp_path)
+    list(simplify(model))
+    assert [node.op_type for node in model.ir.graph] == ["Cast", "MatMul"]
+    assert [value.dtype for value in model.ir.graph.initializers.values()] == [ir.DataType.FLOAT16]

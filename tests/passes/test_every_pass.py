@@ -18,6 +18,8 @@ STEPS: dict[str, Values] = {
     "quantize_dynamic": {"type": "quantize_dynamic"},
     "quantize_dynamic everything": {"type": "quantize_dynamic", "convolutions": True},
     "quantize_static": {"type": "quantize_static"},
+    "cast": {"type": "cast"},
+    "cast bfloat16": {"type": "cast", "dtype": "bfloat16"},
 }
 UNBOUND = {"cosine": -1}
 """`verify:` that lets everything finite through; the model's weights and data are noise."""

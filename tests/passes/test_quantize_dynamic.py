@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx import helper
 
+from compressor.runtime import environment
 from tests.cli import tiny
 from tests.cli.calling import Values, done, write_recipe
 from tests.passes.findings import entries, passed, reasons
@@ -114,11 +115,46 @@ def test_a_dynamic_convolution_computes_nearly_the_same(tmp_path: Path) -> None:
     assert np.linalg.norm(found - expected) < 0.05 * np.linalg.norm(expected)
 
 
-@pytest.mark.parametrize("layer", ["lstm.W", "lstm.R", "up"])
-def test_what_has_no_integer_kernel_is_skipped_with_the_reason(tmp_path: Path, layer: str) -> None:
+def test_what_has_no_integer_kernel_is_skipped_with_the_reason(tmp_path: Path) -> None:
     tiny.mixed(tmp_path / "model.onnx")
     report = passed(tmp_path, {"type": "quantize_dynamic"}, verify={"cosine": -1})
-    assert any(word in reasons(report)[layer] for word in ("recurrent", "no int8 kernel"))
+    assert "no int8 kernel" in reasons(report)["up"]
+
+
+LSTM = {"lstm.W", "lstm.R"}
+
+
+@pytest.mark.parametrize(("recurrent", "changed"), [("faster", set()), ("all", LSTM), ("none", set())])
+def test_small_lstms_are_quantized_when_the_recipe_says_so(tmp_path: Path, recurrent: str, changed: set[str]) -> None:
+    tiny.mixed(tmp_path / "model.onnx")
+    report = passed(tmp_path, {"type": "quantize_dynamic", "recurrent": recurrent}, verify={"cosine": -1})
+    assert entries(report, "changes").keys() & LSTM == changed
+    assert all(f"recurrent: {recurrent}" in why or "slower" in why for n, why in reasons(report).items() if n in LSTM)
+
+
+def test_an_lstm_that_gains_speed_runs_in_its_integer_kernel(tmp_path: Path) -> None:
+    hidden, steps = 64, 9
+    nodes = [helper.make_node("LSTM", ["x", "w", "r"], ["y"], "lstm", hidden_size=hidden)]
+    arrays = {"w": tiny.normal(1, 4 * hidden, 32) / 8, "r": tiny.normal(1, 4 * hidden, hidden, seed=1) / 8}
+    inputs, results = [tiny.value("x", [steps, "n", 32])], [tiny.value("y", [steps, 1, "n", hidden])]
+    tiny.write(tmp_path / "model.onnx", nodes, inputs, results, arrays)
+    report = passed(tmp_path, {"type": "quantize_dynamic"})
+    assert entries(report, "changes").keys() == LSTM
+    assert isinstance(result := report["result"], dict)
+    assert result["kernels"] == {"recurrent": [1, 1]}
+    assert result["file_bytes"] < 0.3 * (tmp_path / "model.onnx").stat().st_size
+    x = tiny.normal(steps, 2, 32, seed=3)
+    expected, found = (tiny.execute(tmp_path / name, {"x": x})[0] for name in ("model.onnx", "out.onnx"))
+    assert np.linalg.norm(found - expected) < 0.03 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("weight", sorted(LSTM))
+def test_one_weight_of_an_lstm_alone_cannot_be_selected(tmp_path: Path, weight: str) -> None:
+    tiny.mixed(tmp_path / "model.onnx")
+    step: Values = {"type": "quantize_dynamic", "recurrent": "all", "targets": [weight, "gemm"]}
+    report = passed(tmp_path, step, verify={"cosine": -1})
+    assert "select both" in reasons(report)[weight]
+    assert entries(report, "changes").keys() == {"gemm"}
 
 
 def _branches(path: Path, outside: list[onnx.NodeProto]) -> None:
@@ -146,6 +182,38 @@ def test_branches_and_the_graph_around_them_can_read_the_same_tensors(tmp_path: 
         assert np.linalg.norm(found - expected) < 0.05 * np.linalg.norm(expected)
 
 
+def _loop(path: Path) -> None:
+    """y is x through the same MatMul and the same LSTM three times; the weights lie outside of the body."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go"], ["goes"]),
+            helper.make_node("MatMul", ["state", "w"], ["h"], "inside"),
+            helper.make_node("LSTM", ["h", "wl", "rl"], ["", "last"], "lstm", hidden_size=4),
+            helper.make_node("Reshape", ["last", "shape"], ["next"]),
+        ],
+        "body",
+        [
+            tiny.value("i", [], tiny.INT64),
+            tiny.value("go", [], onnx.TensorProto.BOOL),
+            tiny.value("state", [1, 1, 4]),
+        ],
+        [tiny.value("goes", [], onnx.TensorProto.BOOL), tiny.value("next", [1, 1, 4])],
+    )
+    arrays = {"times": np.array(3), "w": tiny.normal(4, 4), "wl": tiny.normal(1, 16, 4), "rl": tiny.normal(1, 16, 4)}
+    node = helper.make_node("Loop", ["times", "", "x"], ["y"], "loop", body=body)
+    shape = [tiny.value("x", [1, 1, 4])], [tiny.value("y", [1, 1, 4])]
+    tiny.write(path, [node], *shape, arrays | {"shape": np.array([1, 1, 4])})
+
+
+def test_layers_in_the_body_of_a_loop_are_quantized(tmp_path: Path) -> None:
+    _loop(tmp_path / "model.onnx")
+    report = passed(tmp_path, {"type": "quantize_dynamic", "recurrent": "all"})
+    assert entries(report, "changes").keys() == {"inside", *LSTM}
+    x = tiny.normal(1, 1, 4, seed=3)
+    expected, found = (tiny.execute(tmp_path / name, {"x": x})[0] for name in ("model.onnx", "out.onnx"))
+    assert np.linalg.norm(found - expected) < 0.03 * np.linalg.norm(expected)
+
+
 def test_a_shared_weight_is_stored_once(tmp_path: Path) -> None:
     nodes = [helper.make_node("MatMul", ["x", "w"], ["h"], "a"), helper.make_node("MatMul", ["h", "w"], ["y"], "b")]
     shape = [1, 16]
@@ -153,3 +221,28 @@ def test_a_shared_weight_is_stored_once(tmp_path: Path) -> None:
     tiny.write(tmp_path / "model.onnx", nodes, [tiny.value("x", shape)], [tiny.value("y", shape)], arrays)
     passed(tmp_path, {"type": "quantize_dynamic"})
     assert len(_integers(tmp_path / "out.onnx")) == 1
+
+
+@pytest.mark.parametrize("reduce_range", [False, True])
+def test_weights_end_at_64_where_pairs_of_products_must_fit_into_16_bits(tmp_path: Path, reduce_range: bool) -> None:
+    tiny.mlp(tmp_path / "model.onnx")
+    data = {"calibration": {"source": "random"}}
+    report = passed(tmp_path, {"type": "quantize_dynamic", "reduce_range": reduce_range}, data=data)
+    stored = [a for a in tiny.arrays_of(tmp_path / "out.onnx").values() if a.dtype == np.int8 and a.ndim == 2]
+    assert [int(np.abs(array).max()) for array in stored] == [64 if reduce_range else 127] * 2
+    assert entries(report, "changes").keys() == {"first", "second"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "reduce_range", "warned"), [("avx2", False, 1), ("avx2", True, 0), ("avx_vnni", False, 0)]
+)
+def test_a_processor_whose_sums_saturate_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, reduce_range: bool, warned: int
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"flags : {flags}\n")
+    monkeypatch.setattr(environment, "_CPUINFO", tmp_path / "cpuinfo")
+    tiny.mlp(tmp_path / "model.onnx")
+    step: Values = {"type": "quantize_dynamic", "reduce_range": reduce_range}
+    report = passed(tmp_path, step, data={"calibration": {"source": "random"}})
+    assert isinstance(found := report["warnings"], list)
+    assert sum("VNNI" in str(text) and "reduce_range" in str(text) for text in found) == warned

@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from compressor.runtime import environment
 from tests.cli import tiny
 from tests.cli.calling import Values, refused, write_recipe
 from tests.passes.findings import entries, passed, reasons
@@ -45,7 +46,7 @@ LAYERS = ("stem", "body", "head")
 
 @pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
 def test_the_bias_is_int32_at_exactly_input_scale_times_weight_scale(tmp_path: Path, granularity: str) -> None:
-    passed(tmp_path, STATIC | {"granularity": granularity}, data=_calibrate(tmp_path))
+    passed(tmp_path, STATIC | {"weights": {"granularity": granularity}}, data=_calibrate(tmp_path))
     written = Written(tmp_path / "out.onnx")
     for layer in LAYERS:
         _, x_scale, _ = written.dequantized(layer, 0)
@@ -67,7 +68,7 @@ def test_the_bias_integers_stand_for_the_bias(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("granularity", "scales"), [("per_channel", 8), ("per_tensor", 1)])
 def test_weights_are_int8_around_zero_with_one_scale_per_grid(tmp_path: Path, granularity: str, scales: int) -> None:
-    passed(tmp_path, STATIC | {"granularity": granularity}, data=_calibrate(tmp_path))
+    passed(tmp_path, STATIC | {"weights": {"granularity": granularity}}, data=_calibrate(tmp_path))
     written = Written(tmp_path / "out.onnx")
     integers, (_, scale, zero) = written.integers("body", 1), written.dequantized("body", 1)
     weight = tiny.arrays_of(tmp_path / "model.onnx")["w2"]
@@ -153,3 +154,28 @@ def test_without_calibration_data_it_is_refused_before_the_work(tmp_path: Path) 
     recipe = write_recipe(tmp_path, passes=[STATIC])
     for command in ("check", "run"):
         refused(tmp_path, 2, command, recipe, says=("passes.0", "quantize_static", "data.calibration"))
+
+
+@pytest.mark.parametrize("reduce_range", [False, True])
+def test_weights_end_at_64_where_pairs_of_products_must_fit_into_16_bits(tmp_path: Path, reduce_range: bool) -> None:
+    tiny.mlp(tmp_path / "model.onnx")
+    data = {"calibration": {"source": "random"}}
+    report = passed(tmp_path, {"type": "quantize_static", "reduce_range": reduce_range}, data=data)
+    stored = [a for a in tiny.arrays_of(tmp_path / "out.onnx").values() if a.dtype == np.int8 and a.ndim == 2]
+    assert [int(np.abs(array).max()) for array in stored] == [64 if reduce_range else 127] * 2
+    assert entries(report, "changes").keys() == {"first", "second"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "reduce_range", "warned"), [("avx2", False, 1), ("avx2", True, 0), ("avx_vnni", False, 0)]
+)
+def test_a_processor_whose_sums_saturate_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, reduce_range: bool, warned: int
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"flags : {flags}\n")
+    monkeypatch.setattr(environment, "_CPUINFO", tmp_path / "cpuinfo")
+    tiny.mlp(tmp_path / "model.onnx")
+    step: Values = {"type": "quantize_static", "reduce_range": reduce_range}
+    report = passed(tmp_path, step, data={"calibration": {"source": "random"}})
+    assert isinstance(found := report["warnings"], list)
+    assert sum("VNNI" in str(text) and "reduce_range" in str(text) for text in found) == warned

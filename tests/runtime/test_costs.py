@@ -7,7 +7,7 @@ import pytest
 
 from compressor.errors import ModelError
 from compressor.numerics.order_statistics import median_interval
-from compressor.runtime.environment import environment, int8_instructions, versions
+from compressor.runtime.environment import environment, versions
 from compressor.runtime.latency import LEAST_RUNS, compare, measure
 from compressor.runtime.memory import peak_bytes
 from tests.models import floats, mlp, write
@@ -61,4 +61,3 @@ def test_the_environment_names_the_machine_and_the_libraries() -> None:
     described = environment()
     assert described.items() >= versions().items()
     assert all(isinstance(value, str) and value for value in described.values())
-    assert described["int8_instructions"] == (", ".join(int8_instructions()) or "none known")

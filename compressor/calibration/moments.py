@@ -1,0 +1,86 @@
+"""Second moments of what layers are fed: H = E[xxᵀ], for second-order rounding and its kin."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compressor.data import Dataset
+from compressor.errors import DataError, PassError
+from compressor.graph.inputs import LayerInput
+from compressor.graph.model import Model
+from compressor.graph.observe import VALUE, with_tensors
+from compressor.progress import Progress
+from compressor.runtime.ort import Session
+
+Doubles = NDArray[np.float64]
+
+ROWS = 65536
+"""Rows per layer, about: those of a batch are thinned out evenly when there are more."""
+
+_BYTES_AT_ONCE = 1 << 29
+"""Of moments held at the same time; beyond it the model is executed once more for the next layers."""
+
+
+def collect_moments(
+    model: Model,
+    inputs: Sequence[tuple[LayerInput, int]],
+    data: Dataset,
+    scratch: Path,
+    progress: Progress,
+    threads: int,
+) -> Iterator[tuple[LayerInput, Doubles]]:
+    """H of every layer input, (groups, inputs, inputs), as many at a time as memory allows.
+
+    Args:
+        model: any; it is not changed.
+        inputs: what to look at, each with the inputs per row.
+        data: samples to run.
+        scratch: folder for the observed model.
+        progress: told about every batch.
+        threads: threads inside one operator.
+
+    Raises:
+        DataError: the data does not fit, or there is none.
+        PassError: a tensor is not finite although all inputs are.
+    """
+    waiting = dict(inputs)
+    while waiting:
+        chosen: list[LayerInput] = []
+        size = 0
+        for key, width in waiting.items():
+            size += key.groups * width * width * np.dtype(np.float64).itemsize
+            if chosen and size > _BYTES_AT_ONCE:
+                break
+            chosen.append(key)
+        yield from _collect(model, chosen, data, scratch, progress, threads).items()
+        for key in chosen:
+            del waiting[key]
+
+
+def _collect(
+    model: Model, keys: list[LayerInput], data: Dataset, scratch: Path, progress: Progress, threads: int
+) -> dict[LayerInput, Doubles]:
+    file = scratch / "observed.onnx"
+    with_tensors(model, tuple(dict.fromkeys(key.tensor for key in keys))).save(file)
+    session = Session(file, threads)
+    batches = -(-len(data) // data.batch)
+    sums: dict[LayerInput, Doubles] = {}
+    counts = dict.fromkeys(keys, 0)
+    for batch in progress.track(data.batches(), "second moments", batches):
+        outputs = session.run(batch.feeds)
+        for key in keys:
+            rows = key.rows(outputs[VALUE + key.tensor].astype(np.float32, copy=False), -(-ROWS // batches))
+            moment = rows.swapaxes(1, 2) @ rows
+            sums[key] = sums[key] + moment if key in sums else moment.astype(np.float64)
+            counts[key] += rows.shape[1]
+    session.close()
+    file.unlink()
+    if not sums:
+        raise DataError(f"{data.name}: has no samples to calibrate with")
+    for key, total in sums.items():
+        if not np.isfinite(total).all():
+            raise PassError(f"{key.tensor}: is NaN or infinite on some sample; the model overflows there")
+        total /= max(counts[key], 1)
+    return sums

@@ -1,0 +1,89 @@
+"""An evenly strided part of a tensor, taken inside the graph whatever shape the tensor has at run time.
+
+Of the entries in memory order every k-th is taken. A stride with a factor in common with a dimension would
+see some channels or columns of an image only; k is therefore a prime that does not divide the number
+of entries, hence no dimension, so that every position along every axis is seen equally often.
+"""
+
+import numpy as np
+import onnx_ir as ir
+
+from compressor.graph.edit import new_initializer, new_node
+
+_LONGEST = 1 << 20
+_GROWTH = 1.25
+_NO_DIVISOR = 1 << 62
+
+INT64, BOOL = ir.DataType.INT64, ir.DataType.BOOL
+
+
+class Subsampler:
+    """Adds nodes to a graph that take parts of its tensors.
+
+    Args:
+        graph: gets the nodes, and the table of strides once.
+    """
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self._graph = graph
+        strides = np.array(_strides())
+        divisors = np.where(strides == 1, _NO_DIVISOR, strides)  # 1 divides every size and may be taken all the same
+        self._strides = self._constant("strides", strides)
+        self._divisors = self._constant("divisors", divisors)
+        self._longest = self._constant("longest", strides[-1:])
+        self._zero, self._all = self._constant("zero", np.array([0])), self._constant("all", np.array([-1]))
+        self._end = self._constant("end", np.array([np.iinfo(np.int64).max]))
+
+    def add(self, value: ir.Value, entries: int, part: str, stride: str) -> tuple[ir.Value, ir.Value]:
+        """Take about `entries` entries of a tensor, or all when it has no more.
+
+        The stride is the smallest fitting one of a table in which each is about a quarter longer than
+        the one before.
+
+        Args:
+            value: a tensor.
+            entries: > 0.
+            part: name of the entries taken, (taken,).
+            stride: name of the stride, (1,): how many entries each of them stands for.
+        """
+        size = self._node("Size", [value], f"{part}.size", INT64)
+        least = self._node("Div", [size, self._constant(f"{part}.wanted", np.array(entries))], f"{part}.least", INT64)
+        enough = self._node("GreaterOrEqual", [self._strides, least], f"{part}.enough", BOOL)
+        remainder = self._node("Mod", [size, self._divisors], f"{part}.remainder", INT64)
+        coprime = self._node("Cast", [remainder], f"{part}.coprime", BOOL, {"to": int(BOOL)})
+        fits = self._node("And", [enough, coprime], f"{part}.fits", BOOL)
+        fitting = self._node("Where", [fits, self._strides, self._longest], f"{part}.fitting", INT64)
+        chosen = self._node("ReduceMin", [fitting], stride, INT64)
+        flat = self._node("Reshape", [value, self._all], f"{part}.flat", value.dtype)
+        taken = self._node("Slice", [flat, self._zero, self._end, self._zero, chosen], part, value.dtype)
+        return taken, chosen
+
+    def _node(
+        self,
+        op_type: str,
+        inputs: list[ir.Value],
+        name: str,
+        dtype: ir.DataType | None,
+        attributes: dict[str, int | float] | None = None,
+    ) -> ir.Value:
+        node = new_node(op_type, inputs, name, dtype, attributes)
+        self._graph.append(node)
+        return node.outputs[0]
+
+    def _constant(self, name: str, array: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> ir.Value:
+        return new_initializer(self._graph, f"compressor.subsample.{name}", array)
+
+
+def _strides() -> list[int]:
+    """1, and primes that are each about a quarter longer than the one before."""
+    strides = [1, 2]
+    while strides[-1] < _LONGEST:
+        strides.append(_prime_from(max(strides[-1] + 1, int(strides[-1] * _GROWTH))))
+    return strides
+
+
+def _prime_from(number: int) -> int:
+    """The first prime that is not below `number`."""
+    while any(number % divisor == 0 for divisor in range(2, int(number**0.5) + 1)):
+        number += 1
+    return number

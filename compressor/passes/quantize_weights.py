@@ -1,0 +1,191 @@
+"""Weights in few bits; activations stay float, or are ranged at run time.
+
+Two ways to compute with them:
+
+- `compute: int8`. Blocks have steps that are whole multiples of their row's scale (a two-level grid),
+  so that ONNX Runtime folds the codes to one int8 weight at load and multiplies in int8, at the speed
+  of quantize_dynamic for any number of rows.
+- `compute: float`. Blocks have real steps, and the operators of ONNX Runtime for blocks keep the codes
+  packed in memory: less memory, and the fastest form for one row at a time, as in decoding; with many
+  rows it is no faster than float.
+
+Embeddings are looked up in packed rows. What multiplies in float anyway (Conv, ConvTranspose, GRU …) is
+stored in few bits and turned into float at load, which costs no time.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from compressor.calibration.coding import Order, fulfil
+from compressor.data import Settings
+from compressor.graph.blockwise import insert_block_dequantization, insert_block_embedding, insert_block_product
+from compressor.graph.edit import settle
+from compressor.graph.model import Model
+from compressor.graph.packing import has_blocks, store_product
+from compressor.graph.quantize import insert_dynamic_product
+from compressor.graph.refusals import already_quantized, dynamic_refusal, storage_refusal, table_refusal
+from compressor.graph.select import Selectors
+from compressor.graph.storage import insert_storage
+from compressor.graph.weights import Weight
+from compressor.numerics.divergence import relative_error
+from compressor.numerics.levels import Bits, Coded
+from compressor.numerics.schemes import Rounding, Scheme
+from compressor.passes.base import Context, Names, Pass
+from compressor.report import Change, Finding, Skip
+
+_PRODUCTS = ("MatMul", "Gemm")
+
+Block = Annotated[int, Field(ge=4, le=1024)]
+
+
+class LayerSettings(Settings):
+    """What the weights of a layer become."""
+
+    bits: Bits = Field(default=4, description="of a weight; a ternary one takes 1.6 bits, a binary one 1")
+    block: Block = Field(
+        default=32,
+        description="inputs that share a step: with compute int8 the nearest divisor of their number is taken, with "
+        "compute float it must be 16, 32, 64, 128 or 256",
+    )
+    rounding: Rounding | None = Field(
+        default=None,
+        description="each weight to its nearest step; half_quadratic: steps that fit most weights closely (compute "
+        "float); second_order: so that the layer's output errs least on the calibration data; when left out, "
+        "second_order where there is calibration data, else nearest",
+    )
+
+
+class LayerOverride(LayerSettings):
+    """Other settings for some layers; what is left out is as for all."""
+
+    targets: Names = Field(description="the layers: name, operator type, glob or re:…")
+
+
+class QuantizeWeights(LayerSettings, Pass):
+    """Weights in 8 to 1 bits, in blocks with a step each: small, and in int8 compute also fast."""
+
+    type: Literal["quantize_weights"] = "quantize_weights"
+    compute: Literal["int8", "float"] = Field(
+        default="int8",
+        description="products in int8 with activations ranged at run time (fast for any number of rows), or in "
+        "ONNX Runtime's operators for packed blocks (least memory, fastest for single rows)",
+    )
+    format: Literal["matmul_nbits", "standard"] = Field(
+        default="matmul_nbits",
+        description="with compute float: MatMulNBits of ONNX Runtime, or DequantizeLinear of ONNX (8 and 4 bits)",
+    )
+    symmetric: bool = Field(
+        default=True, description="with compute float: steps around 0, or blocks with a zero point of their own"
+    )
+    embeddings: Literal[8, 4, 2] | None = Field(
+        default=None,
+        description="bits of lookup tables; when left out, as bits, or the next that has a kernel",
+    )
+    embedding_block: Literal[16, 32, 64, 128, 256] = Field(
+        default=128, description="entries of a row of a lookup table that share a step"
+    )
+    overrides: tuple[LayerOverride, ...] = Field(
+        default=(), description="other settings for some layers; the first entry that selects a layer counts"
+    )
+
+    @model_validator(mode="after")
+    def _executable(self) -> Self:
+        for settings in (self._merged(), *map(self._merged, self.overrides)):
+            _refuse_combination(settings, self.compute, self.format, self.symmetric)
+        return self
+
+    def apply(self, model: Model, context: Context) -> Iterator[Finding]:
+        """Choose a form for every layer, code its weights and write them."""
+        for name, layer in already_quantized(model):
+            yield Skip(name, layer, "quantized already")
+        orders = []
+        for weight in model.weights(self.selectors):
+            reason = _refusal(weight)
+            if reason is None:
+                orders.append(Order(weight, self._scheme(weight, context)))
+            else:
+                yield Skip(weight.name, weight.layer, reason)
+        data, scratch = context.calibration, context.scratch
+        for order, coded in fulfil(model, orders, data, scratch, context.progress, context.threads):
+            yield self._write(model, order, coded)
+        settle(model.ir)
+
+    def _scheme(self, weight: Weight, context: Context) -> Scheme:
+        settings = self._settings(weight)
+        rounding = settings.rounding or ("nearest" if context.calibration is None else "second_order")
+        if weight.layer == "Gather":
+            bits = self.embeddings or _packed_width(settings.bits)
+            return Scheme(bits, "per_block", self.embedding_block, "float", self.symmetric, "nearest")
+        compute = self.compute if weight.layer in _PRODUCTS else "int8"
+        blocks = settings.bits != 8 or compute == "float"
+        granularity: Literal["per_block", "per_channel"] = (
+            "per_block" if blocks and has_blocks(weight) else "per_channel"
+        )
+        if compute != self.compute and rounding == "half_quadratic":
+            rounding = "nearest"
+        return Scheme(settings.bits, granularity, settings.block, compute, self.symmetric, rounding)
+
+    def _settings(self, weight: Weight) -> LayerSettings:
+        for override in self.overrides:
+            if Selectors(override.targets).match(weight.names, weight.layer):
+                return self._merged(override)
+        return self
+
+    def _merged(self, override: LayerOverride | None = None) -> LayerSettings:
+        fields = LayerSettings.model_fields
+        changed = fields.keys() & override.model_fields_set if override else ()
+        given = {name: getattr(override, name) for name in changed}
+        return LayerSettings.model_validate({**{name: getattr(self, name) for name in fields}, **given})
+
+    def _write(self, model: Model, order: Order, coded: Coded) -> Change:
+        weight, compute = order.weight, order.scheme.compute
+        name, layer, bytes_before, matrix = weight.name, weight.layer, weight.nbytes, weight.matrix()
+        error = relative_error(matrix, coded.dequantize()[:, : matrix.shape[1]])
+        if layer == "Gather":
+            insert_block_embedding(weight, coded)
+        elif layer not in _PRODUCTS or dynamic_refusal(weight):
+            insert_storage(model.ir, weight, coded)
+        elif compute == "int8":
+            insert_dynamic_product(weight, store_product(model.ir, weight, coded))
+        elif self.format == "standard":
+            insert_block_dequantization(weight, coded)
+        else:
+            insert_block_product(weight, coded)
+        return Change(name, layer, f"{order.scheme}", error, bytes_before, coded.nbytes)
+
+
+def _refuse_combination(settings: LayerSettings, compute: str, layout: str, symmetric: bool) -> None:
+    """What has no kernel is said before anything runs."""
+    if compute == "int8":
+        if settings.rounding == "half_quadratic" or not symmetric:
+            raise ValueError("rounding half_quadratic and symmetric: false go with compute: float")
+        return
+    kernels = {8: (16, 32, 64, 128, 256), 4: (16, 32, 64, 128, 256), 2: (32, 64, 128)}
+    width = settings.bits if isinstance(settings.bits, int) else 1
+    if settings.block not in kernels.get(width, ()):
+        there = "; ".join(f"{bits} bits in blocks of {', '.join(map(str, blocks))}" for bits, blocks in kernels.items())
+        raise ValueError(
+            f"compute: float has no kernel for {settings.bits} bits in blocks of {settings.block}; there are {there}; "
+            "compute: int8 takes any"
+        )
+    if layout == "standard" and settings.bits == 2:
+        raise ValueError("format: standard goes with 8 and 4 bits; use matmul_nbits")
+
+
+def _refusal(weight: Weight) -> str | None:
+    """Why a weight stays as it is; None when it can be coded."""
+    if weight.layer in (*_PRODUCTS, "Gather") and dynamic_refusal(weight) is None:
+        return None if weight.layer != "Gather" else table_refusal(weight)
+    return storage_refusal(weight)
+
+
+def _packed_width(bits: Bits) -> Literal[8, 4, 2]:
+    """The bits of a lookup table: as wide as asked for, or the next more."""
+    match bits:
+        case 8 | 4 | 2:
+            return bits
+        case 3:
+            return 4
+    return 2
