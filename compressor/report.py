@@ -25,6 +25,7 @@ class Change:
         bytes_before: of the array.
         bytes_after: of what stands for it now, scales included.
         zeros: share of entries that are zero now; None where the pass does not prune.
+        bits: of a weight now: a number, ternary or binary; None where the pass does not quantize.
     """
 
     weight: str
@@ -34,6 +35,7 @@ class Change:
     bytes_before: int = 0
     bytes_after: int = 0
     zeros: float | None = None
+    bits: int | str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,11 +35,14 @@ def collect_ranges(
 
     Args:
         model: any; it is not changed.
-        observers: name of a float tensor of its main graph -> what decides its range.
+        observers: name of a float tensor, of the main graph or a branch of If -> what decides its range.
         data: samples to run.
         scratch: folder for the observed model.
         progress: told about every batch.
         threads: threads inside one operator.
+
+    Returns:
+        Name -> range; (0, 0) for a tensor that was empty, or in a branch that did not run, on every sample.
 
     Raises:
         DataError: the data does not fit, or there is none.
@@ -56,7 +59,7 @@ def collect_ranges(
         outputs = session.run(batch.feeds)
         for name, statistic in statistics.items():
             seen = _seen(name, outputs, batch.samples)
-            if seen.low > seen.high:  # an empty tensor
+            if seen.low > seen.high:  # empty, or in a branch that did not run
                 continue
             if not (isfinite(seen.low) and isfinite(seen.high)):
                 raise PassError(f"{name}: is NaN or infinite on sample {done}; the model overflows there")

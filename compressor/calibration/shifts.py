@@ -32,23 +32,24 @@ def collect_shifts(
     Raises:
         DataError: the data does not fit, or there is none.
     """
-    names = tuple(layer.expected for layer in layers), tuple(layer.found for layer in layers)
-    sessions = [_observed(model, tensors, scratch, threads) for model, tensors in zip(models, names, strict=True)]
+    original, changed = models
+    before = _observed(original, [layer.expected for layer in layers], scratch, threads)
+    after = _observed(changed, [layer.found for layer in layers], scratch, threads)
     moments = [ChannelMoments(layer.channels) for layer in layers]
     for batch in progress.track(data.batches(), "means", -(-len(data) // data.batch)):
-        wanted, got = (session.run(batch.feeds) for session in sessions)
+        wanted, got = before.run(batch.feeds), after.run(batch.feeds)
         for layer, moment in zip(layers, moments, strict=True):
             expected, found = wanted[VALUE + layer.expected], got[VALUE + layer.found]
             if expected.shape == found.shape:
                 moment.update(_rows(expected, layer.axis), _rows(found, layer.axis))
-    for session in sessions:
-        session.close()
+    before.close()
+    after.close()
     if not len(data):
         raise DataError(f"{data.name}: has no samples to compare on")
     return moments
 
 
-def _observed(model: Model, tensors: tuple[str, ...], scratch: Path, threads: int) -> Session:
+def _observed(model: Model, tensors: list[str], scratch: Path, threads: int) -> Session:
     file = scratch / "observed.onnx"
     with_tensors(model, tuple(dict.fromkeys(tensors))).save(file)
     session = Session(file, threads)

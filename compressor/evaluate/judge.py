@@ -11,7 +11,9 @@ The drift of a model is the sum over its outputs. It moves smoothly where the ac
 samples jumps by whole samples, so that many trials can be told apart.
 """
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +55,7 @@ class Judge:
     def __init__(self, reference: Model, data: Dataset, scratch: Path, threads: int, samples: int = 256) -> None:
         self._data, self._threads = data, threads
         self._folder = Path(tempfile.mkdtemp(prefix="judge-", dir=scratch))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._vocabularies = {weight.shape[0] for weight in reference.weights() if weight.layer == "Gather"}
         with self._opened(reference) as session:
             self._outputs = _comparable(session, data)
@@ -70,7 +73,7 @@ class Judge:
         comparisons = {name: OutputComparison(name) for name in self._outputs}
         try:
             with self._opened(model) as session:
-                for batch, file in zip(self._data.batches(), self._kept, strict=False):
+                for file, batch in zip(self._kept, self._data.batches(), strict=False):
                     self._compare(comparisons, file, batch, session.run(batch.feeds))
         except InputError as error:
             raise VerificationError(f"the model does not run where the reference does: {error}") from error

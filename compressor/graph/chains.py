@@ -23,7 +23,6 @@ from compressor.numerics.equalization import input_magnitudes, multiply_inputs
 
 _LINEAR = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _POOLING = ("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")
-_HOMOGENEOUS = ("Relu", "LeakyRelu", "PRelu", *_POOLING)
 _WITHOUT_VALUES = ("Shape", "Size")
 
 
@@ -120,19 +119,17 @@ def read_together(weights: Iterable[Weight]) -> list[Channels]:
 def reading_refusal(weight: Weight) -> str | None:
     """Why what a layer reads cannot be rescaled in its weights; None when it can."""
     node, source = weight.uses[0].node, weight.uses[0].node.inputs[0]
-    if weight.layer not in _LINEAR:
-        return f"{weight.layer} does not multiply channels by a matrix"
-    if weight.dtype == "float64":
-        return "its weights are float64"
-    if any(use.idx != 1 for use in weight.uses):
-        return "the constant is the left factor of the product"
-    if source is None or source.is_initializer():
-        return "its input is a constant"
-    if any(use.node.inputs[0] is not source or use.node.op_type != weight.layer for use in weight.uses):
-        return "its weights are shared by layers with other inputs"
-    if weight.layer == "MatMul" and len(weight.shape) != 2:
-        return f"a batch of matrices ({len(weight.shape)} axes)"
-    return "Gemm with transA" if attribute(node, "transA", 0) else None
+    same = all(use.node.inputs[0] is source and use.node.op_type == weight.layer for use in weight.uses)
+    reasons = {
+        f"{weight.layer} does not multiply channels by a matrix": weight.layer not in _LINEAR,
+        "its weights are float64": weight.dtype == "float64",
+        "the constant is the left factor of the product": any(use.idx != 1 for use in weight.uses),
+        "its input is a constant": source is None or source.is_initializer(),
+        "its weights are shared by layers with other inputs": not same,
+        f"a batch of matrices ({len(weight.shape)} axes)": weight.layer == "MatMul" and len(weight.shape) != 2,
+        "Gemm with transA": attribute(node, "transA", 0) != 0,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
 
 
 def is_vector(use: Use, axis: int, count: int) -> bool:
@@ -153,22 +150,27 @@ def rewrite(use: Use, array: NDArray[np.float64]) -> None:
         use.node.replace_input_with(use.idx, new_initializer(graph, old.name or "", new))
 
 
-def _maker(value: ir.Value, axis: int, count: int, readers: set[Use]) -> Maker | str:
+def _maker(value: ir.Value | None, axis: int, count: int, readers: set[Use]) -> Maker | str:
     """Walk back from what `readers` read to whoever makes its channels."""
-    node, other = value.producer(), _other_reader(value, readers)
-    if other or node is None:
-        return other or "its input is an input of the model"
-    source = node.inputs[0] if node.inputs else None
-    if source is not None and _passes_on(node, axis):
-        return _maker(source, axis, count, {Use(node, 0)})
-    if node.op_type in _LINEAR:
-        return _linear(node, axis, count)
-    if node.op_type == "LayerNormalization":
-        return _normalization(node, axis, count)
-    if node.op_type in ("Add", "Sub", "Mul", "Div"):
-        return _arithmetic(node, axis, count)
-    if node.op_type == "Clip":
-        return "its input comes from Clip, which cuts off at the same value whatever the scale"
+    node = None if value is None else value.producer()
+    if value is None or node is None:
+        return "its input is an input of the model"
+    other = _other_reader(value, readers)
+    if other is not None:
+        return other
+    if node.domain:
+        return f"its input comes from {node.op_type} of {node.domain}"
+    if _passes_on(node, axis):
+        return _maker(node.inputs[0], axis, count, {Use(node, 0)})
+    match node.op_type:
+        case "Conv" | "ConvTranspose" | "Gemm" | "MatMul":
+            return _linear(node, axis, count)
+        case "LayerNormalization":
+            return _normalization(node, axis, count)
+        case "Add" | "Sub" | "Mul" | "Div":
+            return _arithmetic(node, axis, count)
+        case "Clip":
+            return "its input comes from Clip, which cuts off at the same value whatever the scale"
     return f"its input comes from {node.op_type}, whose channels cannot be rescaled"
 
 
@@ -181,21 +183,19 @@ def _other_reader(value: ir.Value, readers: set[Use]) -> str | None:
 
 def _passes_on(node: ir.Node, axis: int) -> bool:
     """Whether channels that are rescaled in front of a node come out rescaled behind it."""
-    if node.domain:
-        return False
-    if node.op_type == "Clip":
-        bounds = [None if v is None else constant(v) for v in (*node.inputs[1:], None, None)][:2]
-        return all(bound is None or bound.item() == 0 for bound in bounds)
-    if node.op_type == "PRelu" and constant(node.inputs[1]) is None:
-        return False
-    if node.op_type in _POOLING:
-        return axis < -1 and len(node.outputs) == 1
-    return node.op_type in _HOMOGENEOUS
+    match node.op_type:
+        case "Relu" | "LeakyRelu":
+            return True
+        case "PRelu":
+            return constant(node.inputs[1]) is not None
+        case "Clip":
+            bounds = [constant(value) for value in node.inputs[1:] if value is not None]
+            return all(bound is not None and bound.item() == 0 for bound in bounds)
+    return node.op_type in _POOLING and axis < -1 and len(node.outputs) == 1
 
 
 def _linear(node: ir.Node, axis: int, count: int) -> Maker | str:
-    use = Use(node, 1)
-    value = node.inputs[1]
+    use, value = Use(node, 1), node.inputs[1]
     if value is None or not is_weight(use):
         return f"its input comes from {node.op_type}, whose weights are no float constant"
     if len(value.uses()) > 1 or value.is_graph_output():
@@ -219,28 +219,36 @@ def _normalization(node: ir.Node, axis: int, count: int) -> Maker | str:
 
 
 def _arithmetic(node: ir.Node, axis: int, count: int) -> Maker | str:
-    """Addition of a constant per channel; multiplication by one, by a scalar, or by another tensor."""
-    idx = next((idx for idx in (1, 0) if constant(node.inputs[idx]) is not None), None)
-    if idx is None:
-        return _factor(node, axis, count)
-    use, other, array = Use(node, idx), node.inputs[1 - idx], constant(node.inputs[idx])
-    scales = node.op_type == "Mul" or (node.op_type == "Div" and idx == 1)
-    if other is not None and scales and array is not None and array.size == 1:
-        return _maker(other, axis, count, {Use(node, 1 - idx)})
-    if other is None or node.op_type == "Div" or not is_vector(use, axis, count):
-        return f"its input comes from {node.op_type} of a constant that is not one number per channel"
-    if scales:
-        return Maker(node.name or "", None, (use,))
-    made = _maker(other, axis, count, {Use(node, 1 - idx)})
-    return made if isinstance(made, str) else replace(made, vectors=(*made.vectors, use))
+    """Of two tensors, or of one and a constant."""
+    for idx in (1, 0):
+        if constant(node.inputs[idx]) is not None:
+            return _by_constant(Use(node, idx), axis, count)
+    return _factor(node, axis, count)
+
+
+def _by_constant(use: Use, axis: int, count: int) -> Maker | str:
+    """Addition of one number per channel, multiplication by such, or by a number for all."""
+    node, array = use.node, constant(use.node.inputs[use.idx])
+    one, per_channel = array is not None and array.size == 1, is_vector(use, axis, count)
+    behind = _maker(node.inputs[1 - use.idx], axis, count, {Use(node, 1 - use.idx)})
+    match node.op_type:
+        case "Mul" if one:
+            return behind
+        case "Div" if one and use.idx == 1:
+            return behind
+        case "Mul" if per_channel:
+            return Maker(node.name or "", None, (use,))
+        case "Add" | "Sub" if per_channel:
+            return behind if isinstance(behind, str) else replace(behind, vectors=(*behind.vectors, use))
+    return f"its input comes from {node.op_type} of a constant that is not one number per channel"
 
 
 def _factor(node: ir.Node, axis: int, count: int) -> Maker | str:
     """One of the factors of a gate, as in SwiGLU, if its channels can be divided."""
-    values = [(idx, value) for idx, value in enumerate(node.inputs) if value is not None and node.op_type == "Mul"]
-    made = [_maker(value, axis, count, {Use(node, idx)}) for idx, value in values]
-    found = (maker for maker in made if isinstance(maker, Maker))
-    return next(found, f"its input comes from {node.op_type} of two tensors")
+    made = [_maker(value, axis, count, {Use(node, idx)}) for idx, value in enumerate(node.inputs)]
+    if node.op_type != "Mul" or all(isinstance(maker, str) for maker in made):
+        return f"its input comes from {node.op_type} of two tensors"
+    return next(maker for maker in made if isinstance(maker, Maker))
 
 
 def _divide_vector(use: Use, scale: Floats) -> None:

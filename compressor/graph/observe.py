@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
+from compressor.graph.branches import Branches
 from compressor.graph.edit import new_initializer, new_node
 from compressor.graph.model import Model
 from compressor.graph.subsample import Subsampler
@@ -17,7 +18,8 @@ ENTRIES, STRIDE = "compressor.entries.", "compressor.stride."
 def with_ranges(model: Model, entries: Mapping[str, int]) -> Model:
     """A copy whose only outputs are the smallest and largest entry of each float tensor, and some of its entries.
 
-    All are computed inside the graph, so that no activation has to leave it.
+    All are computed inside the graph, so that no activation has to leave it. A tensor of a branch of If
+    that does not run is like an empty one: its smallest entry is infinity, its largest minus infinity.
 
     Args:
         model: any; it is not changed.
@@ -25,19 +27,22 @@ def with_ranges(model: Model, entries: Mapping[str, int]) -> Model:
             ENTRIES and its name; how many entries each stands for comes under STRIDE. None for 0.
     """
     copy = model.copy()
-    graph, values = copy.ir.graph, values_by_name(copy.ir)
-    subsampler = Subsampler(graph)
-    scalar = ir.Shape([])
+    branches, subsampler = Branches(copy.ir), Subsampler(copy.ir.graph)
+    values = branches.values | values_by_name(copy.ir)
     outputs = []
     for name, wanted in entries.items():
-        for prefix, op_type in ((RANGE_LOW, "ReduceMin"), (RANGE_HIGH, "ReduceMax")):
-            node = new_node(op_type, [values[name]], prefix + name, values[name].dtype, {"keepdims": 0})
-            node.outputs[0].shape = scalar
+        value = values[name]
+        graph, dtype = branches.graph_of(value), (value.dtype or ir.DataType.FLOAT).numpy()
+        for prefix, op_type, unseen in ((RANGE_LOW, "ReduceMin", np.inf), (RANGE_HIGH, "ReduceMax", -np.inf)):
+            node = new_node(op_type, [value], prefix + name, value.dtype, {"keepdims": 0})
+            node.outputs[0].shape = ir.Shape([])
             graph.append(node)
-            outputs.append(node.outputs[0])
+            outputs.append(branches.lift(node.outputs[0], np.array(unseen, dtype)))
         if wanted:
-            outputs.extend(subsampler.add(values[name], wanted, ENTRIES + name, STRIDE + name))
-    _replace_outputs(graph, outputs)
+            part, stride = subsampler.add(graph, value, wanted, (ENTRIES + name, STRIDE + name))
+            outputs.append(branches.lift(part, np.empty(0, dtype)))
+            outputs.append(branches.lift(stride, np.ones(1, np.int64)))
+    _replace_outputs(copy.ir.graph, outputs)
     return copy
 
 

@@ -5,6 +5,8 @@ see some channels or columns of an image only; k is therefore a prime that does 
 of entries, hence no dimension, so that every position along every axis is seen equally often.
 """
 
+from functools import partial
+
 import numpy as np
 import onnx_ir as ir
 
@@ -18,10 +20,10 @@ INT64, BOOL = ir.DataType.INT64, ir.DataType.BOOL
 
 
 class Subsampler:
-    """Adds nodes to a graph that take parts of its tensors.
+    """Adds nodes that take parts of tensors.
 
     Args:
-        graph: gets the nodes, and the table of strides once.
+        graph: of the model; gets the table of strides.
     """
 
     def __init__(self, graph: ir.Graph) -> None:
@@ -34,44 +36,51 @@ class Subsampler:
         self._zero, self._all = self._constant("zero", np.array([0])), self._constant("all", np.array([-1]))
         self._end = self._constant("end", np.array([np.iinfo(np.int64).max]))
 
-    def add(self, value: ir.Value, entries: int, part: str, stride: str) -> tuple[ir.Value, ir.Value]:
+    def add(self, graph: ir.Graph, value: ir.Value, entries: int, names: tuple[str, str]) -> tuple[ir.Value, ir.Value]:
         """Take about `entries` entries of a tensor, or all when it has no more.
 
         The stride is the smallest fitting one of a table in which each is about a quarter longer than
         the one before.
 
         Args:
+            graph: where the tensor is computed: that of the model, or one inside it.
             value: a tensor.
             entries: > 0.
-            part: name of the entries taken, (taken,).
-            stride: name of the stride, (1,): how many entries each of them stands for.
+            names: of what comes back: the entries taken, (taken,), and the stride, (1,), which is how
+                many entries each of them stands for.
         """
-        size = self._node("Size", [value], f"{part}.size", INT64)
-        least = self._node("Div", [size, self._constant(f"{part}.wanted", np.array(entries))], f"{part}.least", INT64)
-        enough = self._node("GreaterOrEqual", [self._strides, least], f"{part}.enough", BOOL)
-        remainder = self._node("Mod", [size, self._divisors], f"{part}.remainder", INT64)
-        coprime = self._node("Cast", [remainder], f"{part}.coprime", BOOL, {"to": int(BOOL)})
-        fits = self._node("And", [enough, coprime], f"{part}.fits", BOOL)
-        fitting = self._node("Where", [fits, self._strides, self._longest], f"{part}.fitting", INT64)
-        chosen = self._node("ReduceMin", [fitting], stride, INT64)
-        flat = self._node("Reshape", [value, self._all], f"{part}.flat", value.dtype)
-        taken = self._node("Slice", [flat, self._zero, self._end, self._zero, chosen], part, value.dtype)
+        part, stride = names
+        wanted = self._constant(f"{part}.wanted", np.array(entries))
+        node = partial(_append, graph)
+        size = node("Size", [value], f"{part}.size", INT64)
+        least = node("Div", [size, wanted], f"{part}.least", INT64)
+        enough = node("GreaterOrEqual", [self._strides, least], f"{part}.enough", BOOL)
+        remainder = node("Mod", [size, self._divisors], f"{part}.remainder", INT64)
+        coprime = node("Cast", [remainder], f"{part}.coprime", BOOL, {"to": int(BOOL)})
+        fits = node("And", [enough, coprime], f"{part}.fits", BOOL)
+        fitting = node("Where", [fits, self._strides, self._longest], f"{part}.fitting", INT64)
+        chosen = node("ReduceMin", [fitting], stride, INT64)
+        flat = node("Reshape", [value, self._all], f"{part}.flat", value.dtype)
+        taken = node("Slice", [flat, self._zero, self._end, self._zero, chosen], part, value.dtype)
+        taken.shape, chosen.shape = ir.Shape([None]), ir.Shape([1])
         return taken, chosen
-
-    def _node(
-        self,
-        op_type: str,
-        inputs: list[ir.Value],
-        name: str,
-        dtype: ir.DataType | None,
-        attributes: dict[str, int | float] | None = None,
-    ) -> ir.Value:
-        node = new_node(op_type, inputs, name, dtype, attributes)
-        self._graph.append(node)
-        return node.outputs[0]
 
     def _constant(self, name: str, array: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> ir.Value:
         return new_initializer(self._graph, f"compressor.subsample.{name}", array)
+
+
+def _append(
+    graph: ir.Graph,
+    op_type: str,
+    inputs: list[ir.Value],
+    name: str,
+    dtype: ir.DataType | None,
+    attributes: dict[str, int | float] | None = None,
+) -> ir.Value:
+    """The result of a new node at the end of a graph."""
+    node = new_node(op_type, inputs, name, dtype, attributes)
+    graph.append(node)
+    return node.outputs[0]
 
 
 def _strides() -> list[int]:

@@ -45,25 +45,29 @@ def find_twins(weight: Weight, model: Model) -> Twins | str:
         weight: of the original.
         model: made from it.
     """
-    use = weight.uses[0]
-    if weight.layer not in _LINEAR or use.idx != 1 or len(weight.matrix()) != _channels_made(weight):
-        return f"{weight.layer} has no bias per output channel"
-    if len(weight.uses) > 1 or weight.in_subgraph:
-        return "its weights are shared, or inside a branch of If or the body of Loop"
-    node = next((node for node in model.ir.graph if node.name == use.node.name), None)
+    reason = _refusal(weight)
+    if reason is not None:
+        return reason
+    original = weight.uses[0].node
+    node = next((node for node in model.ir.graph if node.name == original.name), None)
     if node is None:
         return "the model has no layer of this name any more"
     if _is_unchanged(weight, node):
         return "its weights are as they were"
     names = {output.name for other in model.ir.graph for output in other.outputs}
-    expected, found = _folded(use.node.outputs[0], names), node.outputs[0]
+    expected, found = _folded(original.outputs[0], names), node.outputs[0]
     axis = 1 - len(weight.shape) if weight.layer in ("Conv", "ConvTranspose") else -1
     return Twins(weight.name, weight.layer, expected.name or "", found.name or "", axis, len(weight.matrix()))
 
 
-def _channels_made(weight: Weight) -> int:
-    """By a product of a batch of matrices, these are fewer than there are rows."""
-    return weight.shape[-1] if weight.layer == "MatMul" else len(weight.matrix())
+def _refusal(weight: Weight) -> str | None:
+    if weight.layer not in _LINEAR or weight.uses[0].idx != 1:
+        return f"{weight.layer} has no bias per output channel"
+    if weight.layer == "MatMul" and len(weight.shape) != 2:
+        return f"a batch of matrices ({len(weight.shape)} axes) has no bias per output channel"
+    if len(weight.uses) > 1:
+        return "its weights are shared"
+    return "inside a branch of If or the body of Loop" if weight.in_subgraph else None
 
 
 def _is_unchanged(weight: Weight, node: ir.Node) -> bool:

@@ -80,12 +80,17 @@ def second_order(weights: Floats, moments: Doubles, grid: Grid) -> Coded:
     return coded
 
 
-def output_error(weights: Floats, coded: Coded, moments: Doubles) -> float:
-    """tr((Q - W) H (Q - W)ᵀ) / tr(W H Wᵀ): noise power of the layer's output over its signal power."""
-    difference = coded.dequantize().reshape(weights.shape).astype(np.float64) - weights
-    noise = np.einsum("gri,gij,grj->", difference, moments, difference, optimize=True)
-    signal = np.einsum("gri,gij,grj->", weights, moments, weights, optimize=True)
-    return float(noise / signal) if signal > 0 else 0.0
+def output_error(weights: Floats, rounded: Floats, moments: Doubles) -> float:
+    """tr((Q - W) H (Q - W)ᵀ) / tr(W H Wᵀ): noise power of the layer's output over its signal power.
+
+    Args:
+        weights: W, (groups, rows, inputs).
+        rounded: Q, the same shape.
+        moments: H, (groups, inputs, inputs).
+    """
+    difference, real = rounded.astype(np.float64) - weights, weights.astype(np.float64)
+    noise, signal = float(((difference @ moments) * difference).sum()), float(((real @ moments) * real).sum())
+    return noise / signal if signal > 0 else 0.0
 
 
 def _damped(moments: Doubles) -> tuple[Doubles, NDArray[np.bool_]]:

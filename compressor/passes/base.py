@@ -1,20 +1,23 @@
 """What a pass is: its settings, and one verb that edits a model and says what it did to each weight."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from compressor.calibration.assignment import Goal, assign
+from compressor.calibration.coding import Order
 from compressor.data import Dataset, Settings
 from compressor.errors import PassError, RecipeError
 from compressor.evaluate.judge import Judge
 from compressor.graph.model import Model
 from compressor.graph.select import Selectors, matcher
+from compressor.numerics.levels import Bits
 from compressor.progress import Progress
-from compressor.report import Finding
+from compressor.report import Change, Finding
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,48 @@ Names = Annotated[
 """Selectors, or a single one."""
 
 
+class Budget(Settings):
+    """How many bits there are to give out; how many each weight gets is measured."""
+
+    bits_per_weight: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="mean bits of a weight, what belongs to the codes included"
+    )
+    bytes: Annotated[int, Field(gt=0)] | None = Field(default=None, description="of all quantized weights together")
+    drift: Annotated[float, Field(gt=0)] | None = Field(
+        default=None,
+        description="of the outputs on the calibration data, at most: KL divergence of class scores, else the share "
+        "of noise in the power of the outputs; the fewest bytes within it are taken",
+    )
+    widths: Annotated[tuple[Bits, ...], Field(min_length=2)] = Field(
+        default=(8, 4, 3, 2, "ternary"), description="bits that a weight may get, the most first"
+    )
+
+    @model_validator(mode="after")
+    def _one_goal(self) -> Self:
+        if sum(goal is not None for goal in (self.bits_per_weight, self.bytes, self.drift)) != 1:
+            raise ValueError("give one of bits_per_weight, bytes and drift")
+        return self
+
+    def choose(self, model: Model, candidates: Sequence[Sequence[Order]], context: Context) -> list[Order]:
+        """One of the candidates for every weight.
+
+        Raises:
+            PassError: the budget cannot be kept, or there is nothing to measure on.
+        """
+        entries = sum(orders[0].weight.size for orders in candidates)
+        nbytes = self.bytes if self.bits_per_weight is None else self.bits_per_weight * entries / 8
+        return assign(model, candidates, Goal(nbytes, self.drift), context.judge.drift, context)
+
+
+def by_bits(findings: Sequence[Finding]) -> dict[int | str, tuple[str, ...]]:
+    """The weights that were changed, by the bits they have now."""
+    found: dict[int | str, tuple[str, ...]] = {}
+    for change in findings:
+        if isinstance(change, Change) and change.bits is not None:
+            found[change.bits] = (*found.get(change.bits, ()), change.weight)
+    return found
+
+
 class Pass(Settings):
     """One step of a recipe.
 
@@ -101,6 +146,10 @@ class Pass(Settings):
     def warnings(self) -> Iterator[str]:
         """What the reader of the report should know about these settings."""
         yield from ()
+
+    def settled(self, findings: Sequence[Finding]) -> "Pass":
+        """The same pass with everything that it chose by itself written down, so that it need not choose again."""
+        return self
 
     def apply(self, model: Model, context: Context) -> Iterator[Finding]:
         """Edit `model` and say what was done.

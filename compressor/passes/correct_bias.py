@@ -18,6 +18,7 @@ from compressor.graph.biases import bias_refusal, move_bias
 from compressor.graph.edit import settle
 from compressor.graph.model import Model
 from compressor.graph.twins import Twins, find_twins
+from compressor.graph.weights import Weight
 from compressor.numerics.affine import Floats
 from compressor.numerics.bias_correction import LEAST_CORRELATION, ChannelMoments
 from compressor.passes.base import Context, Pass
@@ -42,17 +43,22 @@ class CorrectBias(Pass):
         """Measure, move and judge, stage by stage."""
         layers: list[Twins] = []
         for weight in context.reference.weights(self.selectors):
-            found = find_twins(weight, model)
-            reason = found if isinstance(found, str) else bias_refusal(model, found)
-            if isinstance(found, Twins) and reason is None:
-                layers.append(found)
+            layer = _correctable(weight, model)
+            if isinstance(layer, str):
+                yield Skip(weight.name, weight.layer, layer)
             else:
-                yield Skip(weight.name, weight.layer, str(reason))
-        trials = _Trials(model, context.judge) if layers else None
-        size = -(-len(layers) // _STAGES) or 1
-        for start in range(0, len(layers), size):
-            if trials is not None:
+                layers.append(layer)
+        if layers:
+            trials = _Trials(model, context.judge)
+            size = -(-len(layers) // _STAGES)
+            for start in range(0, len(layers), size):
                 yield from _stage(layers[start : start + size], trials, context)
+
+
+def _correctable(weight: Weight, model: Model) -> Twins | str:
+    """The layer of a weight of the reference, or why its bias cannot be corrected."""
+    layer = find_twins(weight, model)
+    return layer if isinstance(layer, str) else bias_refusal(model, layer) or layer
 
 
 class _Trials:

@@ -33,21 +33,14 @@ class Equalize(Pass):
     def apply(self, model: Model, context: Context) -> Iterator[Finding]:
         """Find the pairs, equalize them until nothing moves, and say what each weight was paired with."""
         weights = list(model.weights(self.selectors))
-        reasons = {weight.name: reading_refusal(weight) for weight in weights}
-        pairs: list[_Pair] = []
-        for channels in read_together(weight for weight in weights if reasons[weight.name] is None):
-            pair = _pair(channels, weights)
-            if isinstance(pair, _Pair):
-                pairs.append(pair)
-            else:
-                reasons.update(dict.fromkeys((weight.name for weight in channels.readers), pair))
+        pairs, reasons = _find_pairs(weights)
         partners = _equalize(pairs)
         for weight in weights:
             others = partners.get(weight.name)
             if others:
                 yield Change(weight.name, weight.layer, f"equalized with {', '.join(others)}")
             else:
-                yield Skip(weight.name, weight.layer, reasons[weight.name] or "its ranges are equal already")
+                yield Skip(weight.name, weight.layer, reasons.get(weight.name, "its ranges are equal already"))
         settle(model.ir)
 
 
@@ -68,6 +61,19 @@ class _Pair:
             self.maker.divide(scale)
             self.channels.multiply(scale)
         return moved
+
+
+def _find_pairs(weights: list[Weight]) -> tuple[list[_Pair], dict[str, str]]:
+    """All pairs, and for every weight that nothing is paired with in front why not."""
+    refused = {weight.name: reason for weight in weights if (reason := reading_refusal(weight)) is not None}
+    pairs: list[_Pair] = []
+    for channels in read_together(weight for weight in weights if weight.name not in refused):
+        pair = _pair(channels, weights)
+        if isinstance(pair, str):
+            refused.update({weight.name: pair for weight in channels.readers})
+        else:
+            pairs.append(pair)
+    return pairs, refused
 
 
 def _pair(channels: Channels, selected: list[Weight]) -> _Pair | str:

@@ -10,7 +10,7 @@ Weights of fewer bits are stored packed and turn into int8 when the model is loa
 (`graph/packing.py`), so that they cost bytes but no time: the kernels are the same.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from compressor.calibration import Observer, ObserverName, collect_ranges
-from compressor.calibration.coding import Order, fulfil
+from compressor.calibration.coding import Fulfilled, Order, fulfil
 from compressor.data import Settings
 from compressor.errors import PassError
 from compressor.graph.model import Model
@@ -36,9 +36,9 @@ from compressor.graph.select import Selectors
 from compressor.graph.weights import Weight
 from compressor.numerics.affine import Floats, Grid, asymmetric_grid, least_weight_scale, quantize_bias
 from compressor.numerics.divergence import relative_error
-from compressor.numerics.levels import Bits, Coded
+from compressor.numerics.levels import Bits
 from compressor.numerics.schemes import Scheme
-from compressor.passes.base import Context, Names, Pass
+from compressor.passes.base import Budget, Context, Names, Pass, by_bits
 from compressor.report import Change, Finding, Skip
 from compressor.runtime.environment import SATURATION, saturates
 
@@ -73,14 +73,15 @@ class WeightSettings(Settings):
     def _consistent(self) -> Self:
         if self.granularity == "per_tensor" and (self.bits != 8 or self.rounding == "second_order"):
             raise ValueError("granularity per_tensor goes with 8 bits rounded to nearest; use per_channel")
-        if self.granularity == "per_block" and self.bits == 8:
+        if self.granularity == "per_block" and self.bits == 8 and "bits" in self.model_fields_set:
             raise ValueError("granularity per_block goes with less than 8 bits; use per_channel")
         return self
 
     def scheme(self) -> Scheme:
         """What that asks of codes."""
         rounding = self.rounding or ("nearest" if self.bits == 8 else "second_order")
-        return Scheme(self.bits, self.granularity, self.block, rounding=rounding)
+        granularity = "per_channel" if self.bits == 8 and self.granularity == "per_block" else self.granularity
+        return Scheme(self.bits, granularity, self.block, rounding=rounding)
 
 
 class WeightOverride(WeightSettings):
@@ -119,6 +120,9 @@ class QuantizeStatic(Pass):
     )
     weights: WeightSettings = Field(default=WeightSettings(), description="what weights become")
     activations: ActivationSettings = Field(default=ActivationSettings(), description="how activations are ranged")
+    budget: Budget | None = Field(
+        default=None, description="instead of bits: give every weight as many as it needs within a size or a drift"
+    )
     overrides: tuple[WeightOverride, ...] = Field(
         default=(), description="other settings for some layers; the first entry that selects a layer counts"
     )
@@ -131,6 +135,8 @@ class QuantizeStatic(Pass):
     def _one_width(self) -> Self:
         if self.scheme is not None and "bits" in self.weights.model_fields_set:
             raise ValueError("give scheme or weights.bits, not both")
+        if self.budget is not None and (self.scheme is not None or "bits" in self.weights.model_fields_set):
+            raise ValueError("give bits or budget, not both")
         for override in self.overrides:
             self._merged(override)
         return self
@@ -156,12 +162,32 @@ class QuantizeStatic(Pass):
     def _quantize(self, model: Model, plan: StaticPlan, context: Context) -> Iterator[Finding]:
         observer = Observer(self.activations.observer, self.activations.percentile or 99.99)
         grids = _activation_grids(model, plan, context, observer)
-        schemes = [replace(self._settings(w).scheme(), reduced=self.reduce_range) for w in plan.weights]
-        orders = [Order(w, s, _least_scales(w, plan, grids)) for w, s in zip(plan.weights, schemes, strict=True)]
-        data, scratch = context.calibration, context.scratch
-        for order, coded in fulfil(model, orders, data, scratch, context.progress, context.threads):
-            yield _write(model, order, coded, plan, grids)
+        candidates = []
+        for weight in plan.weights:
+            least = _least_scales(weight, plan, grids)
+            candidates.append([Order(weight, scheme, least) for scheme in self._schemes(weight)])
+        orders = (
+            [one for (one,) in candidates] if self.budget is None else self.budget.choose(model, candidates, context)
+        )
+        for fulfilled in fulfil(model, orders, context):
+            yield _write(model, fulfilled, plan, grids)
         insert_activations(model, plan, grids)
+
+    def settled(self, findings: Sequence[Finding]) -> Pass:
+        """With the bits that the budget led to as overrides."""
+        if self.budget is None:
+            return self
+        found = by_bits(findings).items()
+        chosen = tuple(WeightOverride.model_validate({"targets": names, "bits": bits}) for bits, names in found)
+        return self.model_copy(update={"budget": None, "overrides": (*chosen, *self.overrides)})
+
+    def _schemes(self, weight: Weight) -> list[Scheme]:
+        """What the weight may become: one thing, unless there is a budget to keep."""
+        settings = self._settings(weight)
+        if self.budget is None or "bits" in settings.model_fields_set:
+            return [replace(settings.scheme(), reduced=self.reduce_range)]
+        tried = (settings.model_copy(update={"bits": bits}) for bits in self.budget.widths)
+        return [replace(one.scheme(), reduced=self.reduce_range) for one in tried]
 
     def _settings(self, weight: Weight) -> WeightSettings:
         for override in self.overrides:
@@ -195,11 +221,12 @@ def _least_scales(weight: Weight, plan: StaticPlan, grids: dict[str, Grid]) -> F
     return largest
 
 
-def _write(model: Model, order: Order, coded: Coded, plan: StaticPlan, grids: dict[str, Grid]) -> Change:
+def _write(model: Model, fulfilled: Fulfilled, plan: StaticPlan, grids: dict[str, Grid]) -> Change:
     """Put a weight's integers, and its biases at x_scale · w_scale, in front of its layers."""
+    order, coded = fulfilled.order, fulfilled.coded
     weight = order.weight
     name, layer, bytes_before = weight.name, weight.layer, weight.nbytes
-    error = relative_error(weight.matrix(), coded.dequantize())
+    error = relative_error(weight.matrix(), fulfilled.rounded())
     for use in weight.uses:
         bias = bias_of(use, len(coded.codes))
         if bias is not None:
@@ -207,7 +234,9 @@ def _write(model: Model, order: Order, coded: Coded, plan: StaticPlan, grids: di
             scale = np.broadcast_to(x_scale * coded.scale, bias.shape).astype(np.float32)
             insert_bias(use, quantize_bias(bias, scale), scale)
     insert_weight(weight, store_in_place(model.ir, weight, coded))
-    return Change(name, layer, f"{order.scheme}; uint8 activations", error, bytes_before, coded.nbytes)
+    return Change(
+        name, layer, f"{order.scheme}; uint8 activations", error, bytes_before, coded.nbytes, bits=order.scheme.bits
+    )
 
 
 def _activation_grids(model: Model, plan: StaticPlan, context: Context, observer: Observer) -> dict[str, Grid]:

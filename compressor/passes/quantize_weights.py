@@ -13,26 +13,26 @@ Embeddings are looked up in packed rows. What multiplies in float anyway (Conv, 
 stored in few bits and turned into float at load, which costs no time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from compressor.calibration.coding import Order, fulfil
+from compressor.calibration.coding import Fulfilled, Order, fulfil
 from compressor.data import Settings
 from compressor.graph.blockwise import insert_block_dequantization, insert_block_embedding, insert_block_product
 from compressor.graph.edit import settle
 from compressor.graph.model import Model
 from compressor.graph.packing import has_blocks, store_product
 from compressor.graph.quantize import insert_dynamic_product
-from compressor.graph.refusals import already_quantized, dynamic_refusal, storage_refusal, table_refusal
+from compressor.graph.refusals import dynamic_refusal, set_aside, storage_refusal, table_refusal
 from compressor.graph.select import Selectors
 from compressor.graph.storage import insert_storage
 from compressor.graph.weights import Weight
 from compressor.numerics.divergence import relative_error
-from compressor.numerics.levels import Bits, Coded
+from compressor.numerics.levels import Bits
 from compressor.numerics.schemes import Rounding, Scheme
-from compressor.passes.base import Context, Names, Pass
+from compressor.passes.base import Budget, Context, Names, Pass, by_bits
 from compressor.report import Change, Finding, Skip
 
 _PRODUCTS = ("MatMul", "Gemm")
@@ -86,34 +86,58 @@ class QuantizeWeights(LayerSettings, Pass):
     embedding_block: Literal[16, 32, 64, 128, 256] = Field(
         default=128, description="entries of a row of a lookup table that share a step"
     )
+    budget: Budget | None = Field(
+        default=None, description="instead of bits: give every weight as many as it needs within a size or a drift"
+    )
     overrides: tuple[LayerOverride, ...] = Field(
         default=(), description="other settings for some layers; the first entry that selects a layer counts"
     )
 
     @model_validator(mode="after")
     def _executable(self) -> Self:
+        if self.budget is not None and "bits" in self.model_fields_set:
+            raise ValueError("give bits or budget, not both")
         for settings in (self._merged(), *map(self._merged, self.overrides)):
             _refuse_combination(settings, self.compute, self.format, self.symmetric)
         return self
 
     def apply(self, model: Model, context: Context) -> Iterator[Finding]:
         """Choose a form for every layer, code its weights and write them."""
-        for name, layer in already_quantized(model):
-            yield Skip(name, layer, "quantized already")
-        orders = []
+        yield from (Skip(*found) for found in set_aside(model))
+        candidates = []
         for weight in model.weights(self.selectors):
             reason = _refusal(weight)
             if reason is None:
-                orders.append(Order(weight, self._scheme(weight, context)))
+                candidates.append([Order(weight, scheme) for scheme in self._schemes(weight, context)])
             else:
                 yield Skip(weight.name, weight.layer, reason)
-        data, scratch = context.calibration, context.scratch
-        for order, coded in fulfil(model, orders, data, scratch, context.progress, context.threads):
-            yield self._write(model, order, coded)
+        orders = (
+            [one for (one,) in candidates] if self.budget is None else self.budget.choose(model, candidates, context)
+        )
+        for fulfilled in fulfil(model, orders, context):
+            yield self._write(model, fulfilled)
         settle(model.ir)
 
-    def _scheme(self, weight: Weight, context: Context) -> Scheme:
+    def settled(self, findings: Sequence[Finding]) -> Pass:
+        """With the bits that the budget led to as overrides."""
+        if self.budget is None:
+            return self
+        found = by_bits(findings).items()
+        chosen = tuple(LayerOverride.model_validate({"targets": names, "bits": bits}) for bits, names in found)
+        return self.model_copy(update={"budget": None, "overrides": (*chosen, *self.overrides)})
+
+    def _schemes(self, weight: Weight, context: Context) -> list[Scheme]:
+        """What the weight may become: one thing, unless there is a budget to keep."""
         settings = self._settings(weight)
+        fixed = self.budget is None or (weight.layer == "Gather" and self.embeddings is not None)
+        if self.budget is None or fixed or "bits" in settings.model_fields_set:
+            return [self._scheme(weight, settings, context)]
+        widths = self.budget.widths
+        if weight.layer == "Gather":
+            widths = tuple(dict.fromkeys(map(_packed_width, widths)))
+        return [self._scheme(weight, settings.model_copy(update={"bits": bits}), context) for bits in widths]
+
+    def _scheme(self, weight: Weight, settings: LayerSettings, context: Context) -> Scheme:
         rounding = settings.rounding or ("nearest" if context.calibration is None else "second_order")
         if weight.layer == "Gather":
             bits = self.embeddings or _packed_width(settings.bits)
@@ -131,18 +155,20 @@ class QuantizeWeights(LayerSettings, Pass):
         for override in self.overrides:
             if Selectors(override.targets).match(weight.names, weight.layer):
                 return self._merged(override)
-        return self
+        return self._merged()
 
     def _merged(self, override: LayerOverride | None = None) -> LayerSettings:
         fields = LayerSettings.model_fields
         changed = fields.keys() & override.model_fields_set if override else ()
         given = {name: getattr(override, name) for name in changed}
-        return LayerSettings.model_validate({**{name: getattr(self, name) for name in fields}, **given})
+        general = {name: getattr(self, name) for name in fields.keys() & self.model_fields_set}
+        return LayerSettings.model_validate({**general, **given})
 
-    def _write(self, model: Model, order: Order, coded: Coded) -> Change:
+    def _write(self, model: Model, fulfilled: Fulfilled) -> Change:
+        order, coded = fulfilled.order, fulfilled.coded
         weight, compute = order.weight, order.scheme.compute
-        name, layer, bytes_before, matrix = weight.name, weight.layer, weight.nbytes, weight.matrix()
-        error = relative_error(matrix, coded.dequantize()[:, : matrix.shape[1]])
+        name, layer, bytes_before = weight.name, weight.layer, weight.nbytes
+        error = relative_error(weight.matrix(), fulfilled.rounded())
         if layer == "Gather":
             insert_block_embedding(weight, coded)
         elif layer not in _PRODUCTS or dynamic_refusal(weight):
@@ -153,7 +179,7 @@ class QuantizeWeights(LayerSettings, Pass):
             insert_block_dequantization(weight, coded)
         else:
             insert_block_product(weight, coded)
-        return Change(name, layer, f"{order.scheme}", error, bytes_before, coded.nbytes)
+        return Change(name, layer, f"{order.scheme}", error, bytes_before, coded.nbytes, bits=order.scheme.bits)
 
 
 def _refuse_combination(settings: LayerSettings, compute: str, layout: str, symmetric: bool) -> None:

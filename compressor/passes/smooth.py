@@ -56,13 +56,11 @@ class Smooth(Pass):
 
     def _smooth(self, channels: Channels, seen: ChannelStatistic) -> Iterator[Finding]:
         maker = channels.maker()
-        reason = f"{maker}; explicit: true would multiply in front of it" if isinstance(maker, str) else ""
-        if reason and not self.explicit:
-            yield from _all_skipped(channels, reason)
-        elif not len(seen.rows):
-            yield from _all_skipped(channels, "its input was empty on all samples")
-        else:
-            yield from _smoothed(channels, maker, search(_product(channels, seen), seen.halves))
+        if isinstance(maker, str) and not self.explicit:
+            return _skipped(channels, f"{maker}; explicit: true would multiply in front of it")
+        if not len(seen.rows):
+            return _skipped(channels, "its input was empty on all samples")
+        return _smoothed(channels, maker, search(_product(channels, seen), seen.halves))
 
 
 def _refusal(weight: Weight) -> str | None:
@@ -88,21 +86,19 @@ def _product(channels: Channels, seen: ChannelStatistic) -> Product:
 def _smoothed(channels: Channels, maker: Maker | str, found: Smoothing) -> Iterator[Finding]:
     """Write what was found, if it is worth it."""
     errors = f"error {found.before:.2g} -> {found.after:.2g}"
-    if found.after > found.before * (_WORTH_A_MULTIPLICATION if isinstance(maker, str) else _WORTH_IT):
-        why = "not worth a multiplication" if isinstance(maker, str) else "no gain"
-        yield from _all_skipped(channels, f"{why} ({errors})")
-        return
-    if isinstance(maker, str):
-        channels.divide_in_front(found.scale)
-        place = "multiplied in front"
+    if isinstance(maker, Maker):
+        worth, place, divide, idle = _WORTH_IT, f"divided in {maker.name}", maker.divide, "no gain"
     else:
-        maker.divide(found.scale)
-        place = f"divided in {maker.name}"
+        worth, place, divide = _WORTH_A_MULTIPLICATION, "multiplied in front", channels.divide_in_front
+        idle = "not worth a multiplication"
+    if found.after > worth * found.before:
+        yield from _skipped(channels, f"{idle} ({errors})")
+        return
+    divide(found.scale)
     channels.multiply(found.scale)
     for weight in channels.readers:
         yield Change(weight.name, weight.layer, f"strength {found.choice.strength:g}, {place}, {errors}")
 
 
-def _all_skipped(channels: Channels, reason: str) -> Iterator[Finding]:
-    for weight in channels.readers:
-        yield Skip(weight.name, weight.layer, reason)
+def _skipped(channels: Channels, reason: str) -> Iterator[Finding]:
+    return (Skip(weight.name, weight.layer, reason) for weight in channels.readers)

@@ -25,11 +25,13 @@ class Compressed:
         model: as edited.
         file: where it is written, verified; not yet published.
         records: one per pass.
+        passes: as run, with everything written down that they chose by themselves.
     """
 
     model: Model
     file: Path
     records: tuple[PassRecord, ...]
+    passes: tuple[Pass, ...]
 
 
 def apply_passes(
@@ -60,18 +62,20 @@ def apply_passes(
     )
     file.parent.mkdir()
     records: list[PassRecord] = []
+    settled: list[Pass] = []
     size = workspace.reference.source_bytes
     for index, step in enumerate(workspace.progress.track(passes, "passes", len(passes))):
         started = time.perf_counter()
         findings = tuple(step.apply(model, context))
         seconds = time.perf_counter() - started
-        record = PassRecord(step.type, step.model_dump(mode="json"), seconds, size, size, findings, None)
+        settled.append(step.settled(findings))
+        record = PassRecord(step.type, settled[-1].model_dump(mode="json"), seconds, size, size, findings, None)
         _refuse_idle(step, record, index)
         size = model.save(file)
         with _naming(step, index):
             fidelity = prove(model, file, workspace, verify)
         records.append(replace(record, bytes_after=size, fidelity=fidelity))
-    return Compressed(model, file, tuple(records))
+    return Compressed(model, file, tuple(records), tuple(settled))
 
 
 def prove(model: Model, file: Path, workspace: Workspace, verify: VerifySection) -> Fidelity:

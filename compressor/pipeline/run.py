@@ -83,8 +83,8 @@ def run_fastest(
     ) as workspace:
         refuse_overwriting((data_path(output.model),), external_files(workspace.reference), overwrite=True)
         check_against_model(recipe, workspace.reference, tree)
-        name, compressed, notes = _fastest(recipe, candidates, workspace)
-        chosen = recipe.model_copy(update={"passes": tuple(candidates[name])})
+        compressed, notes = _fastest(recipe, candidates, workspace)
+        chosen = recipe.model_copy(update={"passes": compressed.passes})
         report = _finish(chosen, compressed, workspace, notes)
         publish(compressed.file, output.model, output.report, report)
     return Outcome(chosen, report)
@@ -135,7 +135,7 @@ def compare(
 
 def _fastest(
     recipe: Recipe, candidates: Mapping[str, Sequence[Pass]], workspace: Workspace
-) -> tuple[str, Compressed, tuple[str, ...]]:
+) -> tuple[Compressed, tuple[str, ...]]:
     """The candidate with the least latency, and what is to be said about the others."""
     done: dict[str, Compressed] = {}
     refused: dict[str, ResultError] = {}
@@ -151,11 +151,11 @@ def _fastest(
         raise PassError("; ".join(f"{name}: {error}" for name, error in refused.items()))
     notes = [f"{name} was tried and refused: {error}" for name, error in refused.items()]
     if len(done) == 1:
-        return (*next(iter(done.items())), tuple(notes))
+        return next(iter(done.values())), tuple(notes)
     ratios = {name: _quick_ratio(compressed, workspace, recipe.runtime) for name, compressed in done.items()}
     best = min(ratios, key=lambda name: ratios[name])
     notes += [f"{name} was tried: latency ratio {ratio:.2f}" for name, ratio in ratios.items() if name != best]
-    return best, done[best], tuple(notes)
+    return done[best], tuple(notes)
 
 
 def _quick_ratio(compressed: Compressed, workspace: Workspace, runtime: RuntimeSection) -> float:

@@ -152,16 +152,21 @@ def test_enough_samples_are_enough_in_whole_batches(tmp_path: Path) -> None:
     assert judge.drift(load(other, tmp_path)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_what_is_kept_on_disk_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_kept_on_disk_is_bounded_and_goes_with_the_judge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(judging, "_KEPT_BYTES", 1)
     reference = graph(SCORES, "y = MatMul(x, w)", w=W)
-    Judge(load(reference, tmp_path), _data(tmp_path, reference), tmp_path, 1)
+    judge = _judge(tmp_path, reference)
     assert [file.name for file in tmp_path.glob("judge-*/*")] == ["0.npz"]
+    del judge
+    assert not list(tmp_path.glob("judge-*"))
 
 
 def test_a_question_leaves_no_model_behind(tmp_path: Path) -> None:
     reference, other = _pair(SCORES, "y = MatMul(x, w)", w=W)
-    _judge(tmp_path, reference).drift(load(other, tmp_path))
+    judge = _judge(tmp_path, reference)
+    judge.drift(load(other, tmp_path))
     assert {file.suffix for file in tmp_path.glob("judge-*/*")} == {".npz"}
 
 

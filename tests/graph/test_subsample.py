@@ -15,8 +15,8 @@ def _subsampled(folder: Path, x: Array, entries: int) -> tuple[Array, int]:
     signature = f"float[{', '.join('abcdef'[: x.ndim])}] x => float y"
     model = load(graph(signature, "y = Identity(x)"), folder)
     values = values_by_name(model.ir)
-    part, stride = Subsampler(model.ir.graph).add(values["x"], entries, "part", "stride")
-    model.ir.graph.outputs.extend([part, stride])
+    graph_ir = model.ir.graph
+    graph_ir.outputs.extend(Subsampler(graph_ir).add(graph_ir, values["x"], entries, ("part", "stride")))
     model.save(folder / "subsampled.onnx")
     found = run(folder / "subsampled.onnx", {"x": x})
     return found["part"], int(found["stride"].item())

@@ -179,3 +179,29 @@ def test_a_processor_whose_sums_saturate_is_warned_of(
     report = passed(tmp_path, step, data={"calibration": {"source": "random"}})
     assert isinstance(found := report["warnings"], list)
     assert sum("VNNI" in str(text) and "reduce_range" in str(text) for text in found) == warned
+
+
+@pytest.mark.parametrize("observer", ["min_max", "mean_min_max", "percentile", "entropy", "mse"])
+def test_every_observer_gives_finite_steps_no_wider_than_the_extremes_need(tmp_path: Path, observer: str) -> None:
+    samples = tiny.normal(40, 3, 8, 8, seed=5)
+    data = _calibrate(tmp_path, samples=samples)
+    passed(tmp_path, STATIC | {"activations": {"observer": observer}}, data=data)
+    _, scale, _ = Written(tmp_path / "out.onnx").dequantized("stem", 0)
+    assert 0.5 < float(scale) * 255 / np.ptp(samples) <= 1 + 1e-6
+
+
+def test_a_lower_percentile_gives_finer_steps(tmp_path: Path) -> None:
+    data, scales = _calibrate(tmp_path, samples=tiny.normal(40, 3, 8, 8, seed=5)), []
+    for percentile in (100, 99.9, 95):
+        settings = {"observer": "percentile", "percentile": percentile}
+        passed(tmp_path, STATIC | {"activations": settings}, data=data, verify={"cosine": -1})
+        scales.append(float(Written(tmp_path / "out.onnx").dequantized("stem", 0)[1]))
+        (tmp_path / "out.onnx").unlink()
+    assert scales == sorted(scales, reverse=True)
+    assert scales[-1] == pytest.approx(2 * 1.96 / 255, rel=0.1)
+
+
+def test_a_percentile_for_another_observer_is_refused(tmp_path: Path) -> None:
+    data = _calibrate(tmp_path)
+    recipe = write_recipe(tmp_path, passes=[STATIC | {"activations": {"observer": "mse", "percentile": 99}}], data=data)
+    refused(tmp_path, 2, "check", recipe, says=("percentile", "observer mse"))

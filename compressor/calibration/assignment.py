@@ -1,0 +1,137 @@
+"""Bits for every weight by what they do to the model's outputs.
+
+One weight at a time is coded in few bits while all others stay as they are, and the drift of the
+model's outputs is measured. Close to the reference the drift grows with the noise power of the layer's
+own output, so that one measurement per weight gives the drift at every width:
+
+    drift(weight, bits) ≈ drift(weight, probe) · noise(weight, bits) / noise(weight, probe).
+
+The drifts of all weights are added up, as those of small independent noises; a limit on the drift is
+checked by measuring it.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from compressor.calibration.coding import Fulfilled, Order, Surroundings, fulfil
+from compressor.errors import PassError
+from compressor.graph.model import Model
+from compressor.numerics.allocation import Candidates, smallest_within_loss, within
+from compressor.numerics.levels import Bits
+
+Drift = Callable[[Model], float]
+
+_TRIALS = 5
+"""Measurements on the way to the drift that is allowed."""
+
+_CLOSE = 0.8
+"""Share of the drift allowed that is near enough to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What the bits are to add up to: one of the two.
+
+    Attributes:
+        nbytes: of all coded weights, at most.
+        drift: of the model's outputs, at most.
+    """
+
+    nbytes: float | None = None
+    drift: float | None = None
+
+
+def assign(
+    model: Model, candidates: Sequence[Sequence[Order]], goal: Goal, drift: Drift, context: Surroundings
+) -> list[Order]:
+    """One order for every weight: those that meet the goal with the least drift, or with the fewest bytes.
+
+    Args:
+        model: whose weights these are; it is not changed.
+        candidates: for every weight what it may become, the most bits first.
+        goal: a size or a drift.
+        drift: of a model from the reference.
+        context: samples, for second moments.
+
+    Raises:
+        PassError: the goal cannot be met with these candidates.
+    """
+    measured = _measured(model, candidates, drift, context)
+    if goal.nbytes is None:
+        return _within_drift(model, candidates, measured, goal.drift or 0.0, drift, context)
+    choice = within(measured, goal.nbytes)
+    if choice is None:
+        least = sum(float(c.sizes.min()) for c in measured)
+        raise PassError(
+            f"the budget is {goal.nbytes:,.0f} bytes for weights that take {least:,.0f} with the fewest bits"
+        )
+    return _picked(candidates, choice)
+
+
+def _measured(
+    model: Model, candidates: Sequence[Sequence[Order]], drift: Drift, context: Surroundings
+) -> list[Candidates]:
+    """Code every candidate, and execute the model with the middle one of each weight."""
+    found: dict[tuple[str, Bits], tuple[float, int]] = {}
+    drifts: dict[str, float] = {}
+    probes = {orders[0].weight.name: orders[len(orders) // 2].scheme.bits for orders in candidates}
+    before = drift(model)
+    for coding in fulfil(model, [order for orders in candidates for order in orders], context):
+        weight, bits = coding.order.weight, coding.order.scheme.bits
+        found[weight.name, bits] = coding.noise(), coding.coded.nbytes
+        if bits == probes[weight.name]:
+            drifts[weight.name] = max(_drift_with(model, [coding], drift) - before, 0.0)
+    return [_candidates(orders, found, probes[orders[0].weight.name], drifts) for orders in candidates]
+
+
+def _candidates(
+    orders: Sequence[Order],
+    found: Mapping[tuple[str, Bits], tuple[float, int]],
+    probe: Bits,
+    drifts: Mapping[str, float],
+) -> Candidates:
+    name = orders[0].weight.name
+    noises, sizes = np.array([found[name, order.scheme.bits] for order in orders]).T
+    probed = found[name, probe][0]
+    return Candidates(noises * (drifts[name] / probed if probed > 0 else 0.0), sizes)
+
+
+def _within_drift(
+    model: Model,
+    candidates: Sequence[Sequence[Order]],
+    measured: Sequence[Candidates],
+    limit: float,
+    drift: Drift,
+    context: Surroundings,
+) -> list[Order]:
+    """The fewest bytes whose measured drift is within the limit; what is added up is scaled to what is measured."""
+    predicted, best = limit, None
+    for _ in range(_TRIALS):
+        orders = _picked(candidates, smallest_within_loss(measured, predicted))
+        reached = _drift_with(model, fulfil(model, orders, context), drift)
+        if reached <= limit:
+            best = orders
+            if reached >= _CLOSE * limit:
+                break
+        predicted *= limit / reached if reached > 0 else 2.0
+    if best is None:
+        raise PassError(
+            f"a drift of {limit:g} is not reached even with the most bits; allow more, or name what to ignore"
+        )
+    return best
+
+
+def _drift_with(model: Model, codings: Iterable[Fulfilled], drift: Drift) -> float:
+    """Of a copy of the model whose weights are what their codes stand for."""
+    values = {coding.order.weight.value.name: coding.rounded() for coding in codings}
+    copy = model.copy()
+    for weight in copy.weights():
+        if weight.value.name in values:
+            weight.store(values[weight.value.name])
+    return drift(copy)
+
+
+def _picked(candidates: Sequence[Sequence[Order]], choice: Sequence[int]) -> list[Order]:
+    return [orders[index] for orders, index in zip(candidates, choice, strict=True)]
