@@ -1,8 +1,8 @@
 """Latency of several models against one, in turn in one process.
 
 One thread, and the clock counts the time this thread was on the processor: other programs do not
-count. Rounds alternate between A B C and A C B, so that each model follows each other one equally
-often, with the caches as that one left them.
+count. Every round runs each model once, in an order drawn anew, so that each follows each other one
+about equally often, with the caches as that one left them.
 """
 
 import time
@@ -37,13 +37,12 @@ def _in_turn(sessions: Sequence[Session], feeds: Feeds, seconds: float) -> NDArr
     """(sessions, rounds), in seconds."""
     for session in [*sessions] * _WARM_UP:
         session.run(feeds)
-    forward = list(range(len(sessions)))
-    orders = forward, [0, *reversed(forward[1:])]
-    rounds: list[list[float]] = []
+    rng = np.random.default_rng(0)
+    rounds: list[NDArray[np.float64]] = []
     ends = time.perf_counter() + seconds
     while len(rounds) < _LEAST_ROUNDS or (time.perf_counter() < ends and len(rounds) < _MOST_ROUNDS):
-        times = [0.0] * len(sessions)
-        for index in orders[len(rounds) % 2]:
+        times = np.zeros(len(sessions))
+        for index in rng.permutation(len(sessions)):
             before = time.thread_time()
             sessions[index].run(feeds)
             times[index] = time.thread_time() - before

@@ -1,44 +1,121 @@
 """The two tools, each run as a command in a process of its own."""
 
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import yaml
 
 from benchmarks import cost
 from benchmarks.cost import Cost
-from benchmarks.tasks import SEED, Entry, Task
+from benchmarks.tasks import SEED, Entry, Places, Rival, Task, Variant
 
-Tool = Callable[[Task, Path, Path, int], Cost]
-"""Task, folder of assets, file to write, calibration samples -> cost."""
+GLIMPSE = 16
+"""Samples on which our own run judges its result."""
 
 
-def ours(task: Task, assets: Path, output: Path, samples: int) -> Cost:
-    """`compressor run` with the passes' defaults; it also judges its result, on a few samples."""
-    file = output.with_suffix(".yaml")
-    file.write_text(yaml.safe_dump(recipe(task, assets, output, samples), sort_keys=False))
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """What a tool is to do.
+
+    Attributes:
+        task: whose model.
+        variant: how.
+        tool: which; a name in `TOOLS`.
+        places: folders that the task names.
+        samples: for calibration; as many as the task says, when None.
+    """
+
+    task: Task
+    variant: Variant
+    tool: str
+    places: Places
+    samples: int | None = None
+
+    @property
+    def output(self) -> Path:
+        """The file to write."""
+        return self.places.made / f"{self.task.name}_{self.variant.name}_{self.tool}.onnx"
+
+    @property
+    def rival(self) -> Rival | None:
+        """The call, where it is not ours."""
+        found = self.variant.rival
+        return found if self.tool == "onnxruntime" and isinstance(found, Rival) else None
+
+    @property
+    def absent(self) -> str | None:
+        """Why the tool has nothing for the variant."""
+        found = self.variant.rival
+        return found if self.tool == "onnxruntime" and isinstance(found, str) else None
+
+    @property
+    def calibration(self) -> Entry | None:
+        """The source of calibration data; None where none is used."""
+        rival = self.rival
+        if self.task.calibration is None or self.absent or (rival and rival.method != "static"):
+            return None
+        samples = rival.samples if rival and rival.samples else self.samples
+        return self.places.entry({**self.task.calibration, **({"samples": samples} if samples else {})})
+
+
+def jobs(task: Task, places: Places, samples: Mapping[str, int | None]) -> Iterator[Job]:
+    """Every variant with every tool that the question is asked of.
+
+    Args:
+        task: with the variants that are wanted.
+        places: folders that it names.
+        samples: tool -> calibration samples.
+    """
+    for variant in task.variants:
+        for tool in TOOLS:
+            if tool != "onnxruntime" or variant.rival is not None:
+                yield Job(task, variant, tool, places, samples[tool])
+
+
+def ours(job: Job) -> Cost:
+    """`compressor run`; it also judges its result, on a few samples."""
+    file = job.output.with_suffix(".yaml")
+    file.write_text(yaml.safe_dump(recipe(job), sort_keys=False))
     return cost.run([sys.executable, "-m", "compressor", "run", str(file), "--quiet", "--overwrite"])
 
 
-def onnxruntimes(task: Task, assets: Path, output: Path, samples: int) -> Cost:
-    """ONNX Runtime's own quantizer for the task's method."""
-    arguments = [task.name, str(output), "--samples", str(samples), "--assets", str(assets)]
-    return cost.run([sys.executable, "-m", "benchmarks.rivals", *arguments])
+def onnxruntimes(job: Job) -> Cost:
+    """The call of onnxruntime's own that the variant names."""
+    file = job.output.with_suffix(".json")
+    file.write_text(json.dumps(order(job), indent=2) + "\n")
+    return cost.run([sys.executable, "-m", "benchmarks.rivals", str(file)])
 
 
-def recipe(task: Task, assets: Path, output: Path, samples: int) -> Entry:
+def recipe(job: Job) -> Entry:
     """What ours is asked to do, without the measurements that the rival does not make."""
-    data: Entry = {"evaluation": task.glimpse(assets, output.parent)}
-    calibration = task.calibration(assets, samples)
-    if calibration is not None:
-        data["calibration"] = calibration
+    data: Entry = {"evaluation": job.places.entry({**job.task.evaluation, "samples": GLIMPSE})}
+    if job.calibration is not None:
+        data["calibration"] = job.calibration
     return {
         "version": 1,
-        "model": str(task.model(assets)),
+        "model": str(job.places.path(job.task.model)),
         "seed": SEED,
         "data": data,
-        "passes": [{"type": "simplify"}, {"type": f"quantize_{task.method}"}],
+        "passes": [job.places.entry(step) for step in job.variant.passes],
         "runtime": {"latency": False, "memory": False},
-        "output": {"model": str(output)},
+        **job.places.entry(job.variant.recipe),
+        "output": {"model": str(job.output)},
     }
+
+
+def order(job: Job) -> Entry:
+    """What onnxruntime's is asked to do, for `benchmarks/rivals.py`.
+
+    Raises:
+        ValueError: there is no call for it.
+    """
+    if job.rival is None:
+        raise ValueError(f"{job.task.name}, {job.variant.name}: {job.tool} has no call for it")
+    model = str(job.places.path(job.task.model))
+    return {**asdict(job.rival), "model": model, "output": str(job.output), "calibration": job.calibration}
+
+
+TOOLS: dict[str, Callable[[Job], Cost]] = {"compressor": ours, "onnxruntime": onnxruntimes}

@@ -18,7 +18,7 @@ import numpy as np
 from compressor.calibration.coding import Fulfilled, Order, Surroundings, fulfil
 from compressor.errors import PassError
 from compressor.graph.model import Model
-from compressor.numerics.allocation import Candidates, smallest_within_loss, within
+from compressor.numerics.allocation import Candidates, least_loss, least_size
 from compressor.numerics.levels import Bits
 
 Drift = Callable[[Model], float]
@@ -61,7 +61,7 @@ def assign(
     measured = _measured(model, candidates, drift, context)
     if goal.nbytes is None:
         return _within_drift(model, candidates, measured, goal.drift or 0.0, drift, context)
-    choice = within(measured, goal.nbytes)
+    choice = least_loss(measured, goal.nbytes)
     if choice is None:
         least = sum(float(c.sizes.min()) for c in measured)
         raise PassError(
@@ -109,7 +109,7 @@ def _within_drift(
     """The fewest bytes whose measured drift is within the limit; what is added up is scaled to what is measured."""
     predicted, best = limit, None
     for _ in range(_TRIALS):
-        orders = _picked(candidates, smallest_within_loss(measured, predicted))
+        orders = _picked(candidates, least_size(measured, predicted))
         reached = _drift_with(model, fulfil(model, orders, context), drift)
         if reached <= limit:
             best = orders

@@ -26,7 +26,12 @@ def compress(
         typer.Option("-o", "--output", help="The compressed model.  [default: MODEL.PRESET.onnx]", show_default=False),
     ] = None,
     preset: Annotated[
-        str, typer.Option("--preset", help="int8 (needs data), int8-dynamic, or auto: the faster of them here.")
+        str,
+        typer.Option(
+            "--preset",
+            help="int8 (needs data), int8-dynamic, int4 (smallest; better with data), or auto: the faster of the first "
+            "two here.",
+        ),
     ] = "auto",
     data: DataOption = None,
     samples: Annotated[int | None, typer.Option(min=1, help="How many samples to calibrate on.")] = None,
@@ -43,7 +48,7 @@ def compress(
     from compressor.cli.messages import claim_json, note
     from compressor.cli.terminal import progress
     from compressor.pipeline.publish import refuse_overwriting, write_text
-    from compressor.recipe import PRESETS, check_against_model, dump
+    from compressor.recipe import AUTO, PRESETS, check_against_model, dump
 
     recipe = _recipe(model, output or Path(f"{model.stem}.{preset}.onnx"), preset, data, samples, tuple(set_ or ()))
     written = recipe.output.model
@@ -56,7 +61,7 @@ def compress(
         check_against_model(recipe, Model.read(model))
         show_recipe(recipe)
         return
-    candidates = PRESETS if preset == "auto" else {preset: recipe.passes}
+    candidates = {name: PRESETS[name] for name in AUTO} if preset == "auto" else {preset: recipe.passes}
     with progress(quiet) as bars:
         outcome = pipeline.run_fastest(recipe, candidates, bars, overwrite)
     write_text(f"# compressor run {beside.name}\n{dump(outcome.recipe, written.parent)}", beside)

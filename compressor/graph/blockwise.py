@@ -76,13 +76,14 @@ def insert_block_embedding(weight: Weight, coded: Coded) -> None:
     """Turn a lookup along the first axis of a constant table into GatherBlockQuantized.
 
     Args:
-        weight: a table, (rows, width).
-        coded: with a step per block of a row.
+        weight: a table, (rows, width), whose rows take whole bytes.
+        coded: with a step per block of a row; the last one may be cut short.
     """
     graph, name = _home(weight), weight.value.name or ""
     bits = int(coded.levels.bits)
     rows = len(coded.codes)
-    stored = new_initializer(graph, f"{name}_packed", _packed(coded.codes, bits).reshape(rows, -1))
+    codes = coded.codes[:, : weight.shape[1]]
+    stored = new_initializer(graph, f"{name}_packed", _packed(codes, bits).reshape(rows, -1))
     scales = new_initializer(graph, f"{name}_scale", coded.scale)
     zeros = _zero_points(graph, name, coded)
     attributes = {"gather_axis": 0, "quantize_axis": 1, "bits": bits, "block_size": coded.block}

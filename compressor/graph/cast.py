@@ -23,8 +23,9 @@ from compressor.graph.edit import (
     settle,
     take_over_output,
 )
+from compressor.graph.learned import learned
 from compressor.graph.model import Model
-from compressor.graph.reading import initializers, learned
+from compressor.graph.reading import initializers
 from compressor.graph.select import Selectors
 from compressor.graph.weights import FLOATS, uses_of
 from compressor.numerics.affine import Floats
@@ -95,7 +96,7 @@ def constants(model: Model, selectors: Selectors) -> Iterator[Constant]:
     for weight in weights.values():
         if selectors.match(weight.names, weight.layer) and not weight.value.is_graph_output():
             yield Constant(weight.value, weight.name, weight.layer)
-    for value in list(learned(model.ir)):
+    for value in [array.value for array in learned(model.ir)]:
         large = value.const_value is not None and value.const_value.size >= LEAST_ENTRIES
         if not large or value in weights or value.dtype is not _REAL or value.is_graph_output():
             continue

@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from compressor.graph.edit import constant, new_node, remove_if_unused
 from compressor.graph.model import Model
+from compressor.graph.refusals import set_aside
 from compressor.graph.weights import find_weights
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose", "ConvInteger")
@@ -53,14 +54,15 @@ def shorten(model: Model) -> int:
     Returns:
         Names that were shortened or dropped.
     """
-    layers = {use.node for weight in find_weights(model.ir) for use in weight.uses} | _integer_layers(model.ir)
+    layers = {use.node.name for weight in find_weights(model.ir) for use in weight.uses}
+    layers |= {name for name, _, _ in set_aside(model)}
     taken = {v.name for graph in model.ir.graphs() for v in (*graph.inputs, *graph.outputs, *_inner(graph))}
     names = (name for name in map(_short, count()) if name not in taken)
     shortened = 0
     for graph in model.ir.graphs():
         graph.doc_string = None
         for node in graph:
-            shortened += _strip(node, node in layers)
+            shortened += _strip(node, node.name in layers)
         for value in list(_inner(graph)):
             value.name = next(names)
             shortened += 1
@@ -77,21 +79,6 @@ def _strip(node: ir.Node, is_layer: bool) -> int:
         return 0
     node.name = ""
     return 1
-
-
-def _integer_layers(model: ir.Model) -> set[ir.Node]:
-    """Layers whose weights are computed from codes."""
-    return {
-        node
-        for graph in model.graphs()
-        for node in graph
-        if node.op_type in ("Conv", "Gemm", "MatMul") and any(v and _is_dequantized(v) for v in node.inputs[1:2])
-    }
-
-
-def _is_dequantized(value: ir.Value) -> bool:
-    producer = value.producer()
-    return producer is not None and producer.op_type == "DequantizeLinear"
 
 
 def _inner(graph: ir.Graph) -> Iterator[ir.Value]:

@@ -87,7 +87,7 @@ def bypass(node: ir.Node, value: ir.Value) -> None:
 
 
 def replace(node: ir.Node, nodes: Sequence[ir.Node]) -> None:
-    """Put nodes where `node` is; the last one, of one output, takes its name and stands for it."""
+    """Put nodes where `node` is; the last one, of one output, takes its name, and its output's, and stands for it."""
     graph, old, last = graph_of(node), node.outputs[0], nodes[-1]
     new = last.outputs[0]
     graph.insert_before(node, list(nodes))
@@ -95,6 +95,8 @@ def replace(node: ir.Node, nodes: Sequence[ir.Node]) -> None:
     redirect([Use(*use) for use in old.uses()], new)
     if old.is_graph_output():
         take_over_output(graph, old, new)
+    else:
+        new.name = old.name
     graph.remove(node, safe=True)
     last.name = node.name
 

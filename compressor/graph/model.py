@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from compressor.errors import ModelError, OutputError
 from compressor.graph import reading
+from compressor.graph.learned import learned
 from compressor.graph.select import Selectors
 from compressor.graph.weights import Weight, find_weights
 
@@ -77,8 +78,9 @@ class Model:
     def load(cls, path: Path) -> "Model":
         """The file made ready for passes; its behaviour is unchanged.
 
-        Local functions are inlined, constants become initializers, initializers stop being inputs,
-        and the opset is raised to the working one. Weights in external data stay memory-mapped.
+        Local functions are inlined, but for those that unpack codes; constants become initializers,
+        initializers stop being inputs, and the opset is raised to the working one. Weights in
+        external data stay memory-mapped.
 
         Raises:
             ModelError: as `read`, or an opset that cannot be raised.
@@ -119,13 +121,12 @@ class Model:
         return Counter(node.op_type for graph in self.ir.graphs() for node in graph)
 
     def parameters(self) -> int:
-        """Entries of all arrays that are learned: float arrays, and integers that stand for them."""
-        return sum(v.const_value.size for v in reading.learned(self.ir) if v.const_value is not None)
+        """Entries of all arrays that are learned, in float, or in codes that stand for it, packed or not."""
+        return sum(array.entries for array in learned(self.ir))
 
     def zeros(self) -> int:
-        """Entries of the learned arrays that are exactly zero."""
-        tensors = (v.const_value for v in reading.learned(self.ir))
-        return sum(t.size - int(np.count_nonzero(t.numpy())) for t in tensors if t is not None)
+        """Entries of the learned arrays that are exactly zero; it is not looked for in packed codes."""
+        return sum(array.zeros for array in learned(self.ir))
 
     def nbytes(self) -> int:
         """Bytes of all arrays."""

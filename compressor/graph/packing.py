@@ -13,14 +13,14 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from compressor.graph.edit import new_initializer, new_node
+from compressor.graph.edit import insert, new_initializer, new_node
 from compressor.graph.weights import Layout, Weight, layout_of
 from compressor.numerics.levels import Bits, Coded
 from compressor.numerics.packing import pack_bits, pack_ternary
 
 DOMAIN = "compressor"
 
-_HEADER = f'<domain: "{DOMAIN}", opset_import: ["" : 21]>'
+_HEADER = f'<domain: "{DOMAIN}", opset_import: ["" : 21, "{DOMAIN}" : 1]>'
 
 _FUNCTIONS = {
     "UnpackBinary": """(packed, shape) => (levels) {
@@ -194,15 +194,16 @@ def _store_levels(model: ir.Model, graph: ir.Graph, name: str, coded: Coded, cod
         stored = _store_narrow(graph, f"{name}_codes", codes, ir.DataType.INT4)
         cast = new_node("Cast", [stored], f"{name}_levels", ir.DataType.INT8, {"to": int(ir.DataType.INT8)})
         cast.outputs[0].shape = ir.Shape(codes.shape)
-        _first(graph, cast)
+        insert(graph, stored, [cast])
         return cast.outputs[0]
     counted = (codes - coded.levels.low).astype(np.uint8)
-    arrays = [new_initializer(graph, f"{name}_packed", packed) for packed in _packed(bits, counted)]
+    arrays = [new_initializer(graph, f"{name}_packed", packed) for packed in packed(bits, counted)]
     inputs = [*arrays, _shape(graph, name, codes.shape)]
     return _call(model, graph, _UNPACK[bits], inputs, f"{name}_levels", codes.shape)
 
 
-def _packed(bits: Bits, counted: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+def packed(bits: Bits, counted: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    """Codes counted from the lowest, as the arrays that the function for so many bits takes."""
     match bits:
         case 3:
             return [pack_bits(counted % 4, 2), pack_bits(counted // 4, 1)]
@@ -213,19 +214,28 @@ def _packed(bits: Bits, counted: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
     return [pack_bits(counted, 1)]
 
 
-def _call(
-    model: ir.Model, graph: ir.Graph, function: str, inputs: list[ir.Value], output: str, shape: tuple[int, ...]
-) -> ir.Value:
-    """A node that calls one of the functions, which the model gets if it has it not yet."""
+def define(model: ir.Model, function: str, text: str) -> None:
+    """Give the model one of our functions, if it has it not yet; `text` is in the syntax of onnx.parser."""
     if (DOMAIN, function, "") not in model.functions:
-        text = _FUNCTIONS[function].replace("SHAPED", _SHAPED)
         proto = onnx.parser.parse_function(f"{_HEADER} {function} {text}")
         model.functions[(DOMAIN, function, "")] = ir.from_proto(proto)
         model.graph.opset_imports[DOMAIN] = 1
+
+
+def define_unpacking(model: ir.Model, bits: Bits) -> None:
+    """Give the model the function that unpacks codes of so many bits."""
+    define(model, _UNPACK[bits], _FUNCTIONS[_UNPACK[bits]].replace("SHAPED", _SHAPED))
+
+
+def _call(
+    model: ir.Model, graph: ir.Graph, function: str, inputs: list[ir.Value], output: str, shape: tuple[int, ...]
+) -> ir.Value:
+    """A node that calls one of the functions, for constants."""
+    define(model, function, _FUNCTIONS[function].replace("SHAPED", _SHAPED))
     node = ir.node(function, inputs, domain=DOMAIN, name=output)
     value = node.outputs[0]
     value.name, value.type, value.shape = output, ir.TensorType(ir.DataType.INT8), ir.Shape(shape)
-    _first(graph, node)
+    insert(graph, inputs[0], [node])
     return value
 
 
@@ -236,7 +246,3 @@ def _store_narrow(graph: ir.Graph, name: str, array: NDArray[np.generic], dtype:
 
 def _shape(graph: ir.Graph, name: str, shape: tuple[int, ...]) -> ir.Value:
     return new_initializer(graph, f"{name}_shape", np.array(shape, np.int64))
-
-
-def _first(graph: ir.Graph, node: ir.Node) -> None:
-    graph.insert_before(graph[0], node)

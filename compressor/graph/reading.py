@@ -13,7 +13,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from compressor.errors import ModelError
-from compressor.graph.weights import is_scale, uses_of
+from compressor.graph.packing import DOMAIN
 
 OLDEST_OPSET, NEWEST_OPSET = 7, 25
 WORKING_OPSET = 21
@@ -23,15 +23,6 @@ runs every operator of it."""
 _IR_VERSION = 10
 _OPSET_OF_COORDINATES = 11  # before it, Upsample and Resize knew one way only, which the converter forgets
 _OPSET_OF_HARDMAX = 13
-_QUANTIZED_TYPES = (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT4, ir.DataType.UINT4, ir.DataType.INT32)
-_QUANTIZED_INPUTS = {
-    "DequantizeLinear": (0,),
-    "MatMulInteger": (0, 1),
-    "ConvInteger": (0, 1),
-    "Gather": (0,),
-    "DynamicQuantizeLSTM": (1, 2),
-}
-_GRID_INPUTS = {"QuantizeLinear": (1, 2), "DequantizeLinear": (1, 2), "DynamicQuantizeLSTM": (8, 9, 10, 11)}
 
 
 def read(path: Path) -> ir.Model:
@@ -70,7 +61,7 @@ def prepare(model: ir.Model, path: Path) -> None:
 
     with keeping_outputs(model):
         if model.functions:
-            common.InlinePass()(model)
+            common.InlinePass(lambda function: function.domain != DOMAIN)(model)
         common.RemoveInitializersFromInputsPass()(model)
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         if model.graph.opset_imports[""] < WORKING_OPSET:
@@ -117,17 +108,6 @@ def initializers(model: ir.Model) -> Iterator[ir.Value]:
     """All constant arrays, those of subgraphs included."""
     for graph in model.graphs():
         yield from graph.initializers.values()
-
-
-def learned(model: ir.Model) -> Iterator[ir.Value]:
-    """Initializers that hold what training found, not shapes, indices, scales or zero points."""
-    for value in initializers(model):
-        uses = uses_of(value)
-        floating = value.dtype is not None and value.dtype.is_floating_point()
-        grid = any(use.idx in _GRID_INPUTS.get(use.node.op_type, ()) or is_scale(use) for use in uses)
-        integers = any(use.idx in _QUANTIZED_INPUTS.get(use.node.op_type, ()) for use in uses)
-        if (floating and not grid) or (integers and value.dtype in _QUANTIZED_TYPES):
-            yield value
 
 
 def _parse(path: Path) -> onnx.ModelProto:

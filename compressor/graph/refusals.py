@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
+from compressor.graph.composed import Composed, composed
 from compressor.graph.model import Model
 from compressor.graph.recurrent import lstm_refusal
 from compressor.graph.weights import FLOATS, Use, Weight, attribute, layout_of, takes_weight
@@ -19,7 +20,6 @@ _NOT_STATIC = {
     **_RECURRENT,
 }
 _NOT_DYNAMIC = {"ConvTranspose": _NOT_STATIC["ConvTranspose"], **_RECURRENT}
-_GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 LEAST_STORED = 256
 """Entries from which storing a weight in few bits saves bytes."""
 
@@ -33,6 +33,8 @@ _INTEGER_LAYERS = (
     "DynamicQuantizeMatMul",
     "MatMulIntegerToFloat",
     "DynamicQuantizeLSTM",
+    "GatherBlockQuantized",
+    "LookUp3",
 )
 
 
@@ -67,14 +69,17 @@ def storage_refusal(weight: Weight) -> str | None:
 
 def table_refusal(weight: Weight) -> str | None:
     """Why a lookup table cannot be packed in blocks; None when it can."""
-    return None if len(weight.shape) == 2 else f"a table of {len(weight.shape)} axes; only rows of numbers are packed"
+    if len(weight.shape) != 2:
+        return f"a table of {len(weight.shape)} axes; only rows of numbers are packed"
+    return f"rows of {weight.shape[1]} entries; only multiples of 4 are whole bytes" if weight.shape[1] % 4 else None
 
 
 def already_quantized(model: Model) -> Iterator[tuple[str, str]]:
     """Name and operator type of the layers that compute with, or read, quantized weights already."""
+    behind = composed(model.ir)
     for graph in model.ir.graphs():
         for node in graph:
-            if node.op_type in _INTEGER_LAYERS or _reads_quantized(node):
+            if node.op_type in _INTEGER_LAYERS or _reads_codes(node, behind):
                 yield node.name or "", node.op_type
 
 
@@ -83,27 +88,20 @@ def set_aside(model: Model) -> Iterator[tuple[str, str, str]]:
     quantized = dict(already_quantized(model))
     for name, layer in quantized.items():
         yield name, layer, "quantized already"
-    behind = _constants_behind(model)
+    behind = composed(model.ir)
     for node in (node for graph in model.ir.graphs() for node in graph if node.name not in quantized):
-        found = (behind.get(v) for i, v in enumerate(node.inputs) if v is not None and takes_weight(Use(node, i)))
-        tensor = next(filter(None, found), None)
-        if tensor is not None:
-            yield node.name or "", node.op_type, _composed(tensor)
+        made = next(_composed_weights(node, behind), None)
+        if made is not None:
+            yield node.name or "", node.op_type, _stored_otherwise(made.tensor)
 
 
-def _constants_behind(model: Model) -> dict[ir.Value, ir.TensorProtocol]:
-    """The largest array behind every value that is computed from constants alone."""
-    found: dict[ir.Value, ir.TensorProtocol] = {}
-    for node in (node for graph in model.ir.graphs() for node in graph):
-        sources = [value for value in node.inputs if value is not None]
-        tensors = [tensor for value in sources if (tensor := found.get(value, value.const_value)) is not None]
-        captures = any(attribute.type in _GRAPHS for attribute in node.attributes.values())
-        if tensors and len(tensors) == len(sources) and not captures:
-            found.update(dict.fromkeys(node.outputs, max(tensors, key=lambda tensor: tensor.size)))
-    return found
+def _composed_weights(node: ir.Node, behind: dict[ir.Value, Composed]) -> Iterator[Composed]:
+    """What a layer multiplies by, where that is computed from constants."""
+    weights = (v for i, v in enumerate(node.inputs) if v is not None and takes_weight(Use(node, i)))
+    yield from (behind[value] for value in weights if value in behind)
 
 
-def _composed(tensor: ir.TensorProtocol) -> str:
+def _stored_otherwise(tensor: ir.TensorProtocol) -> str:
     stored = np.dtype(tensor.dtype.numpy()).name
     if stored == "float32":
         return "its weights are computed from constants; put simplify before this pass"
@@ -115,17 +113,10 @@ def _first(*reasons: str | None) -> str | None:
     return next(filter(None, reasons), None)
 
 
-def _reads_quantized(node: ir.Node) -> bool:
+def _reads_codes(node: ir.Node, behind: dict[ir.Value, Composed]) -> bool:
     if node.op_type == "Gather" and node.inputs[0] is not None and node.inputs[0].const_value is not None:
         return node.inputs[0].const_value.dtype == ir.DataType.INT8
-    if node.op_type not in ("Conv", "Gemm", "MatMul") or len(node.inputs) < 2:
-        return False
-    weight = node.inputs[1]
-    producer = None if weight is None else weight.producer()
-    if producer is None or producer.op_type != "DequantizeLinear":
-        return False
-    source = producer.inputs[0]
-    return source is not None and source.is_initializer()
+    return any(made.of_codes for made in _composed_weights(node, behind))
 
 
 def _refused_weight(weight: Weight) -> str | None:

@@ -32,7 +32,7 @@ def simplify(model: Model) -> Iterator[Folded]:
     optimizer.fold_constants(model.ir, should_fold=_rearranges, output_size_limit=_NO_LIMIT)
     names = _layer_names(model.ir) | names
     with keeping_outputs(model.ir):
-        optimizer.optimize_ir(model.ir, should_fold=_unless_it_widens)
+        optimizer.optimize_ir(model.ir, inline=False, should_fold=_unless_it_widens)
     _drop_inert(model.ir)
     _restore_names(model.ir, names)
     yield from merge_biases(model.ir)

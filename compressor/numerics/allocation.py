@@ -1,13 +1,10 @@
-"""How many bits each weight gets: the least loss within a budget.
+"""How many bits each weight gets: the least loss within a size, or the least size within a loss.
 
-With one candidate chosen for every weight, loss and size add up over the weights, so that the choice
+With one candidate chosen for every weight, losses and sizes add up over the weights. That is the
+multiple-choice knapsack, solved exactly by dynamic programming over sizes counted in small units
+(Sinha & Zoltners 1979): the least loss of the first n weights within a size is
 
-    min Σ loss   subject to   Σ size ≤ budget
-
-falls apart, for a price λ of a byte, into one choice per weight: min loss + λ · size (Everett 1963,
-"Generalized Lagrange multiplier method"). The price is found by bisection; it is the slope at which all
-weights trade bytes for loss (Shoham & Gersho 1988, "Efficient bit allocation for an arbitrary set of
-quantizers").
+    best_n(size) = min over candidates of  loss + best_n-1(size - size of the candidate).
 """
 
 from collections.abc import Sequence
@@ -18,10 +15,11 @@ from numpy.typing import NDArray
 
 Doubles = NDArray[np.float64]
 
-_ROUNDS = 60
+UNITS = 1 << 16
+"""Parts that the largest size is divided into; the size of a candidate is rounded up to whole ones."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
     """What one weight may become.
 
@@ -33,86 +31,57 @@ class Candidates:
     losses: Doubles
     sizes: Doubles
 
-    def cheapest(self, price: float) -> int:
-        """The candidate with the least loss + price · size, the smaller one on a tie."""
-        costs = self.losses + price * self.sizes
-        tied = np.flatnonzero(costs <= costs.min() * (1 + 1e-12))
-        return int(tied[np.argmin(self.sizes[tied])])
+
+def least_loss(weights: Sequence[Candidates], size: float) -> list[int] | None:
+    """One candidate for every weight, so that they fit into `size` and lose least; None when none fit."""
+    table = _Table.of(weights, size)
+    return table.choice(UNITS) if np.isfinite(table.best[-1]) else None
 
 
-def at_price(weights: Sequence[Candidates], price: float) -> list[int]:
-    """The best candidate of every weight when a byte costs `price`."""
-    return [weight.cheapest(price) for weight in weights]
+def least_size(weights: Sequence[Candidates], loss: float) -> list[int]:
+    """One candidate for every weight, so that they lose no more than `loss` and are smallest.
 
-
-def _size_of(weights: Sequence[Candidates], choice: Sequence[int]) -> float:
-    """Bytes of all weights."""
-    return float(sum(weight.sizes[index] for weight, index in zip(weights, choice, strict=True)))
-
-
-def within(weights: Sequence[Candidates], budget: float) -> list[int] | None:
-    """The choice of least loss that fits the budget, but for what is left over below one step of a weight.
-
-    None when even the smallest candidates do not fit.
+    Those of least loss, when even these lose more.
     """
-    low, high = 0.0, _highest_price(weights)
-    smallest = [int(np.argmin(weight.sizes)) for weight in weights]
-    if _size_of(weights, smallest) > budget:
-        return None
-    if _size_of(weights, at_price(weights, low)) <= budget:
-        return at_price(weights, low)
-    chosen = smallest
-    for _ in range(_ROUNDS):
-        price = (low + high) / 2
-        choice = at_price(weights, price)
-        if _size_of(weights, choice) <= budget:
-            chosen, high = choice, price
-        else:
-            low = price
-    return _filled_up(weights, chosen, budget)
+    most = sum(float(weight.sizes.max()) for weight in weights)
+    table = _Table.of(weights, most * (1 + len(weights) / UNITS))
+    enough = np.flatnonzero(table.best <= max(loss, float(table.best[-1])))
+    return table.choice(int(enough[0]))
 
 
-def smallest_within_loss(weights: Sequence[Candidates], limit: float) -> list[int]:
-    """The choice of fewest bytes whose losses add up to no more than `limit`; of least loss, where none does."""
-    low, high = 0.0, _highest_price(weights)
-    chosen = at_price(weights, low)
-    for _ in range(_ROUNDS):
-        price = (low + high) / 2
-        choice = at_price(weights, price)
-        if _loss_of(weights, choice) <= limit:
-            chosen, low = choice, price
-        else:
-            high = price
-    return chosen
+@dataclass(frozen=True, slots=True, eq=False)
+class _Table:
+    """The least loss within every number of units, and the candidates that lead there.
 
+    Attributes:
+        best: of all weights, (units + 1,).
+        picks: of each weight, (units + 1,).
+        costs: of each weight, units of its candidates.
+    """
 
-def _loss_of(weights: Sequence[Candidates], choice: Sequence[int]) -> float:
-    return float(sum(weight.losses[index] for weight, index in zip(weights, choice, strict=True)))
+    best: Doubles
+    picks: list[NDArray[np.int8]]
+    costs: list[NDArray[np.int64]]
 
+    @classmethod
+    def of(cls, weights: Sequence[Candidates], size: float) -> "_Table":
+        best = np.zeros(UNITS + 1)
+        picks, costs = [], []
+        for weight in weights:
+            units = np.ceil(weight.sizes * (UNITS / size) - 1e-9).astype(np.int64)
+            tried = np.full((len(units), UNITS + 1), np.inf)
+            for row, cost, loss in zip(tried, units, weight.losses, strict=True):
+                if cost <= UNITS:
+                    row[cost:] = best[: UNITS + 1 - cost] + loss
+            picks.append(tried.argmin(axis=0).astype(np.int8))
+            costs.append(units)
+            best = tried.min(axis=0)
+        return cls(best, picks, costs)
 
-def _highest_price(weights: Sequence[Candidates]) -> float:
-    """A price at which every weight takes its smallest candidate."""
-    steepest = 0.0
-    for weight in weights:
-        smallest = int(np.argmin(weight.sizes))
-        more = weight.sizes - weight.sizes[smallest]
-        gains = np.divide(weight.losses[smallest] - weight.losses, more, out=np.zeros_like(more), where=more > 0)
-        steepest = max(steepest, float(gains.max()))
-    return 2 * steepest + 1e-30
-
-
-def _filled_up(weights: Sequence[Candidates], choice: list[int], budget: float) -> list[int]:
-    """Spend what is left over on the steps that win most per byte, as long as one fits."""
-    choice = list(choice)
-    while True:
-        left = budget - _size_of(weights, choice)
-        best, gain = None, 0.0
-        for index, weight in enumerate(weights):
-            more = weight.sizes - weight.sizes[choice[index]]
-            won = weight.losses[choice[index]] - weight.losses
-            rates = np.where((more > 0) & (more <= left) & (won > 0), won / np.where(more > 0, more, 1), 0)
-            if rates.max() > gain:
-                best, gain = (index, int(np.argmax(rates))), float(rates.max())
-        if best is None:
-            return choice
-        choice[best[0]] = best[1]
+    def choice(self, units: int) -> list[int]:
+        """The candidates of least loss within so many units."""
+        chosen = []
+        for pick, cost in zip(reversed(self.picks), reversed(self.costs), strict=True):
+            chosen.append(int(pick[units]))
+            units -= int(cost[chosen[-1]])
+        return chosen[::-1]

@@ -6,8 +6,9 @@ variable e for the error,
 
     min over steps, e of  Σ|e|^p + β/2 · ‖w - rounded - e‖²,
 
-solved in turns: e by shrinkage, |e| ← max(|r| - |r|^(p-1) / β, 0) with r = w - rounded, then the step
-or the zero point by least squares on w - e; β grows from turn to turn.
+solved in turns: e by shrinkage, |e| ← max(|r| - |r|^(p-1) / β, 0) with r = w - rounded, both in steps,
+then the step by least squares on w - e; β grows from turn to turn. Zero points stay what they were at
+the start: they are codes, and so small a change never takes one to the next.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from compressor.numerics.affine import SMALLEST_SCALE, Floats
-from compressor.numerics.grids import Covering, Grid, Steps, Symmetric
+from compressor.numerics.grids import Grid, Steps
 from compressor.numerics.levels import Levels
 
 _P = 0.7
@@ -51,24 +52,20 @@ class HalfQuadratic:
         beta = _BETA
         for _ in range(_TURNS):
             steps = self._improved(steps, columns, beta)
-            whole = Steps(steps.step, np.clip(np.rint(steps.zero), self.levels.low, self.levels.high))
-            error = _error(whole, columns, self.levels)
+            error = _error(steps, columns, self.levels)
             better = error < least
-            best = Steps(np.where(better, whole.step, best.step), np.where(better, whole.zero, best.zero))
+            best = Steps(np.where(better, steps.step, best.step), best.zero)
             least = np.where(better, error, least)
             beta *= _GROWTH
         return best
 
     def _improved(self, steps: Steps, columns: Floats, beta: float) -> Steps:
-        """One turn: the errors, then the step of a symmetric grid or the zero point of another."""
+        """One turn: the errors, then the step that fits what they leave."""
         wide = steps.wide()
-        scale = np.maximum(np.abs(columns).max(axis=-1, keepdims=True), SMALLEST_SCALE)
         codes = wide.nearest(columns, self.levels)
-        rest = (columns - wide.dequantize(codes, self.levels)) / scale
-        target = columns - _shrunk(rest, beta) * scale
-        levels = self.levels.of(codes).astype(np.float32)
-        if not isinstance(self.start, (Covering, Symmetric)):
-            return Steps(steps.step, (levels - target / wide.step).mean(axis=-1))
+        rest = (columns - wide.dequantize(codes, self.levels)) / wide.step
+        target = columns - _shrunk(rest, beta) * wide.step
+        levels = self.levels.of(codes).astype(np.float32) - wide.zero
         own = np.square(levels).sum(axis=-1)
         step = np.divide((levels * target).sum(axis=-1), own, out=np.array(steps.step), where=own > 0)
         return Steps(np.where(step > SMALLEST_SCALE, step, steps.step).astype(np.float32), steps.zero)

@@ -146,4 +146,4 @@ class Coded:
         return -(-int(self.codes.size * self.levels.bits * 10) // 80) + self.scale.nbytes + multipliers + zeros
 
     def _width(self, shared: NDArray[np.generic]) -> int:
-        return self.codes.size // max(shared.size, 1)
+        return self.codes.size // max(shared.size, len(self.codes))

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.numerics.affine import SMALLEST_SCALE, Floats
-from compressor.numerics.grids import Grid, Steps, TwoLevel
+from compressor.numerics.grids import Covering, Grid, Steps, Symmetric, TwoLevel
 from compressor.numerics.levels import Coded
 
 Doubles = NDArray[np.float64]
@@ -137,7 +137,8 @@ def _refitted(coded: Coded, weights: Doubles, moments: Doubles, grid: Grid) -> C
     cross, own = np.einsum("gri,gri->gr", weights, projected), np.einsum("gri,gri->gr", levels, projected)
     old = coded.scale.reshape(cross.shape)
     scale = np.divide(cross, own, out=old.astype(np.float64), where=(own > 0) & (cross > 0))
-    floored = np.maximum(scale, SMALLEST_SCALE).astype(np.float32)
+    least = grid.least if isinstance(grid, (Covering, Symmetric)) else SMALLEST_SCALE
+    floored = np.maximum(scale, np.maximum(least, SMALLEST_SCALE)).astype(np.float32)
     return replace(coded, scale=floored.reshape(-1))
 
 

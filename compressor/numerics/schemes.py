@@ -109,4 +109,5 @@ def _grid(weights: Floats, scheme: Scheme, importance: Floats | None, least: Flo
         return Symmetric(levels, None, least)
     seen = np.ones((len(weights), weights.shape[2]), np.float32) if importance is None else importance
     ceiling = REDUCED.high if scheme.reduced else LARGEST_INT8
-    return TwoLevel.covering(weights, levels, block, seen, ceiling)
+    two_level = TwoLevel.covering(weights, levels, block, seen, ceiling)
+    return replace(two_level, scale=np.maximum(two_level.scale, least))

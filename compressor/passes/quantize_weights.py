@@ -22,6 +22,7 @@ from compressor.calibration.coding import Fulfilled, Order, fulfil
 from compressor.data import Settings
 from compressor.graph.blockwise import insert_block_dequantization, insert_block_embedding, insert_block_product
 from compressor.graph.edit import settle
+from compressor.graph.lookup import insert_packed_lookup, lookup_refusal
 from compressor.graph.model import Model
 from compressor.graph.packing import has_blocks, store_product
 from compressor.graph.quantize import insert_dynamic_product
@@ -79,9 +80,9 @@ class QuantizeWeights(LayerSettings, Pass):
     symmetric: bool = Field(
         default=True, description="with compute float: steps around 0, or blocks with a zero point of their own"
     )
-    embeddings: Literal[8, 4, 2] | None = Field(
+    embeddings: Literal[8, 4, 3, 2] | None = Field(
         default=None,
-        description="bits of lookup tables; when left out, as bits, or the next that has a kernel",
+        description="bits of lookup tables; when left out, as bits, or 2 where these are fewer",
     )
     embedding_block: Literal[16, 32, 64, 128, 256] = Field(
         default=128, description="entries of a row of a lookup table that share a step"
@@ -141,6 +142,9 @@ class QuantizeWeights(LayerSettings, Pass):
         rounding = settings.rounding or ("nearest" if context.calibration is None else "second_order")
         if weight.layer == "Gather":
             bits = self.embeddings or _packed_width(settings.bits)
+            if bits == 3 and lookup_refusal(weight, settings.block) is None:
+                return Scheme(3, "per_block", settings.block)
+            bits = 4 if bits == 3 else bits
             return Scheme(bits, "per_block", self.embedding_block, "float", self.symmetric, "nearest")
         compute = self.compute if weight.layer in _PRODUCTS else "int8"
         blocks = settings.bits != 8 or compute == "float"
@@ -169,7 +173,9 @@ class QuantizeWeights(LayerSettings, Pass):
         weight, compute = order.weight, order.scheme.compute
         name, layer, bytes_before = weight.name, weight.layer, weight.nbytes
         error = relative_error(weight.matrix(), fulfilled.rounded())
-        if layer == "Gather":
+        if layer == "Gather" and order.scheme.bits == 3:
+            insert_packed_lookup(model.ir, weight, coded)
+        elif layer == "Gather":
             insert_block_embedding(weight, coded)
         elif layer not in _PRODUCTS or dynamic_refusal(weight):
             insert_storage(model.ir, weight, coded)
@@ -207,11 +213,6 @@ def _refusal(weight: Weight) -> str | None:
     return storage_refusal(weight)
 
 
-def _packed_width(bits: Bits) -> Literal[8, 4, 2]:
-    """The bits of a lookup table: as wide as asked for, or the next more."""
-    match bits:
-        case 8 | 4 | 2:
-            return bits
-        case 3:
-            return 4
-    return 2
+def _packed_width(bits: Bits) -> Bits:
+    """The bits of a lookup table: as wide as asked for, but 2 at least."""
+    return bits if isinstance(bits, int) else 2

@@ -2,7 +2,7 @@
 
 from compressor.recipe.check import check_against_model
 from compressor.recipe.load import dump, load
-from compressor.recipe.presets import PRESETS
+from compressor.recipe.presets import AUTO, PRESETS
 from compressor.recipe.schema import Bound, Gates, Recipe
 
-__all__ = ["PRESETS", "Bound", "Gates", "Recipe", "check_against_model", "dump", "load"]
+__all__ = ["AUTO", "PRESETS", "Bound", "Gates", "Recipe", "check_against_model", "dump", "load"]

@@ -61,11 +61,15 @@ _RANDOM = """\
 
 _STATIC = """\
   - type: quantize_static      # int8 weights and activations: the fast form for convolutions
-    # ignore: [{example}]"""
+    # scheme: w4a8             # weights in 4 bits: half the bytes at the same speed; or 3, 2, ternary, binary
+    # ignore: [{example}]
+  # - type: correct_bias       # last: worth it below 8 bits"""
 
 _DYNAMIC = """\
-  - type: quantize_dynamic     # int8 weights, activations ranged at run time: for MatMul and Gemm
-    # ignore: [{example}]"""
+  - type: quantize_dynamic     # int8 weights, activations ranged at run time: for MatMul, Gemm and LSTM
+    # ignore: [{example}]
+  # - type: quantize_weights   # instead: weights in 4 bits, half the bytes at the same speed
+  #   bits: 4"""
 
 
 def starter(model: Model, folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,7 @@ def test_a_command_line_that_makes_no_sense_is_exit_2(tmp_path: Path, arguments:
 
 
 def test_an_unknown_preset_is_named_with_those_there_are(folder: Path) -> None:
-    says = ("--preset int9", "int8", "int8-dynamic", "auto")
+    says = ("--preset int9", "int8", "int8-dynamic", "int4", "auto")
     refused(folder, 2, "compress", "model.onnx", "--preset", "int9", says=says)
 
 
@@ -168,3 +169,16 @@ def test_the_recipe_that_init_writes_checks(folder: Path) -> None:
         (folder / "images").mkdir(exist_ok=True)
         assert text.startswith("#")
         done(folder, "check", f"{name}.yaml")
+
+
+@pytest.mark.parametrize(("make", "proposed"), [(tiny.cnn, ["correct_bias"]), (tiny.mlp, ["quantize_weights"])])
+def test_what_init_proposes_in_comments_checks_too(
+    tmp_path: Path, make: Callable[[Path], Path], proposed: list[str]
+) -> None:
+    make(tmp_path / "model.onnx")
+    text = done(tmp_path, "init", "model.onnx", "-o", "-").out
+    for comment, field in (("# scheme:", "scheme:"), ("# - type:", "- type:"), ("#   bits:", "  bits:")):
+        text = text.replace(comment, field)
+    (tmp_path / "start.yaml").write_text(text)
+    done(tmp_path, "check", "start.yaml")
+    assert [step["type"] for step in yaml.safe_load(text)["passes"]][2:] == proposed

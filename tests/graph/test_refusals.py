@@ -108,7 +108,7 @@ COMPOSED: dict[str, tuple[str, dict[str, Array], str]] = {
     "codes": (
         "l = Cast<to=6>(q)  v = Gather(book, l)  [layer] y = MatMul(x, v)",
         {"q": np.ones((4, 4), np.uint8), "book": floats(RNG, 4)},
-        "stored as uint8 already",
+        "quantized already",
     ),
     "gates": (
         "a, b = Split<num_outputs=2>(w)  c = Concat<axis=0>(b, a)  [layer] y = Gemm<transB=1>(x, c)",

@@ -14,7 +14,7 @@ from compressor.numerics.levels import (
     Codes,
     Levels,
 )
-from tests.models import array, floats
+from tests.models import array
 
 EVERY = [*LEVELS.values(), REDUCED, *SIGNED.values()]
 FOLDED = [*LEVELS.values(), REDUCED]
@@ -124,9 +124,7 @@ def test_a_block_is_as_many_inputs_as_share_a_step() -> None:
     assert Coded(codes, one, np.ones(4, np.float32), np.ones((4, 6), np.uint8)).block == 2
 
 
-@pytest.mark.parametrize(
-    ("bits", "codes"), [(8, 21), (4, 11), (3, 8), (2, 6), ("ternary", 5), ("binary", 3)], ids=str
-)
+@pytest.mark.parametrize(("bits", "codes"), [(8, 21), (4, 11), (3, 8), (2, 6), ("ternary", 5), ("binary", 3)], ids=str)
 def test_stored_bytes_are_whole_bytes_of_codes_and_what_belongs_to_them(bits: Bits, codes: int) -> None:
     plain = Coded(np.zeros((3, 7), np.int8), LEVELS[bits], np.ones(3, np.float32))
     assert plain.nbytes == codes + 3 * 4

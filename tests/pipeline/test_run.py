@@ -130,7 +130,7 @@ def samples():
 """
 
 
-@pytest.mark.parametrize("preset", ["int8", "int8-dynamic", "auto"])
+@pytest.mark.parametrize("preset", ["int8", "int8-dynamic", "int4", "auto"])
 @pytest.mark.parametrize("data", ["data.npz", "random", "feeds:samples"])
 def test_the_recipe_that_compress_writes_makes_the_same_bytes_again(folder: Path, preset: str, data: str) -> None:
     np.savez(folder / "data.npz", x=tiny.normal(40, 3, 8, 8))
@@ -160,6 +160,7 @@ def test_auto_says_what_else_it_tried(folder: Path) -> None:
     command = ("compress", "model.onnx", "-o", "small.onnx", "--data", "random", "--set", "runtime.seconds=0.2")
     shown = " ".join(done(folder, *command).out.split())
     assert "int8 was tried: latency ratio" in shown or "int8-dynamic was tried: latency ratio" in shown
+    assert "int4" not in shown
 
 
 def test_set_of_the_output_moves_the_model_and_its_recipe(folder: Path) -> None:
