@@ -19,9 +19,13 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from compressor.calibration.coding import Fulfilled, Order, fulfil
+from compressor.calibration.moments import collect_moments
 from compressor.data import Settings
+from compressor.errors import PassError
 from compressor.graph.blockwise import insert_block_dequantization, insert_block_embedding, insert_block_product
+from compressor.graph.chains import read_together, reading_refusal
 from compressor.graph.edit import settle
+from compressor.graph.inputs import LayerInput
 from compressor.graph.lookup import insert_packed_lookup, lookup_refusal
 from compressor.graph.model import Model
 from compressor.graph.packing import has_blocks, store_product
@@ -30,6 +34,7 @@ from compressor.graph.refusals import dynamic_refusal, set_aside, storage_refusa
 from compressor.graph.select import Selectors
 from compressor.graph.storage import insert_storage
 from compressor.graph.weights import Weight
+from compressor.numerics.activation_aware import search
 from compressor.numerics.divergence import relative_error
 from compressor.numerics.levels import Bits
 from compressor.numerics.schemes import Rounding, Scheme
@@ -50,11 +55,12 @@ class LayerSettings(Settings):
         description="inputs that share a step: with compute int8 the nearest divisor of their number is taken, with "
         "compute float it must be 16, 32, 64, 128 or 256",
     )
-    rounding: Rounding | None = Field(
+    rounding: Literal["nearest", "half_quadratic", "activation_aware", "second_order"] | None = Field(
         default=None,
         description="each weight to its nearest step; half_quadratic: steps that fit most weights closely (compute "
-        "float); second_order: so that the layer's output errs least on the calibration data; when left out, "
-        "second_order where there is calibration data, else nearest",
+        "float); activation_aware: nearest, with finer steps for inputs that are large on the calibration data; "
+        "second_order: so that the layer's output errs least on it; when left out, second_order where there is "
+        "calibration data, else nearest",
     )
 
 
@@ -106,7 +112,9 @@ class QuantizeWeights(LayerSettings, Pass):
         """Choose a form for every layer, code its weights and write them."""
         yield from (Skip(*found) for found in set_aside(model))
         candidates = []
-        for weight in model.weights(self.selectors):
+        weights = list(model.weights(self.selectors))
+        self._scale_inputs(model, [w for w in weights if _refusal(w) is None], context)
+        for weight in weights:
             reason = _refusal(weight)
             if reason is None:
                 candidates.append([Order(weight, scheme) for scheme in self._schemes(weight, context)])
@@ -127,6 +135,30 @@ class QuantizeWeights(LayerSettings, Pass):
         chosen = tuple(LayerOverride.model_validate({"targets": names, "bits": bits}) for bits, names in found)
         return self.model_copy(update={"budget": None, "overrides": (*chosen, *self.overrides)})
 
+    def _scale_inputs(self, model: Model, weights: Sequence[Weight], context: Context) -> None:
+        """For activation_aware rounding: move scale from the inputs of products into their weights.
+
+        The division goes where the inputs are made, or into a multiplication in front of the layers.
+        """
+        aware = [w for w in weights if w.layer in _PRODUCTS and self._settings(w).rounding == "activation_aware"]
+        groups = read_together(w for w in aware if reading_refusal(w) is None and not w.in_subgraph)
+        if not groups:
+            return
+        if context.calibration is None:
+            raise PassError("rounding activation_aware needs data.calibration; or take another rounding")
+        wanted = [(LayerInput(group.tensor), group.count) for group in groups]
+        by_tensor = {group.tensor: group for group in groups}
+        data, scratch = context.calibration, context.scratch
+        for key, moments in collect_moments(model.copy(), wanted, data, scratch, context.progress, context.threads):
+            group = by_tensor[key.tensor]
+            schemes = [self._scheme(weight, self._settings(weight), context) for weight in group.readers]
+            found = search([weight.matrix() for weight in group.readers], schemes, moments[0])
+            if found.strength:
+                maker = group.maker()
+                divide = group.divide_in_front if isinstance(maker, str) else maker.divide
+                divide(found.scale)
+                group.multiply(found.scale)
+
     def _schemes(self, weight: Weight, context: Context) -> list[Scheme]:
         """What the weight may become: one thing, unless there is a budget to keep."""
         settings = self._settings(weight)
@@ -139,7 +171,8 @@ class QuantizeWeights(LayerSettings, Pass):
         return [self._scheme(weight, settings.model_copy(update={"bits": bits}), context) for bits in widths]
 
     def _scheme(self, weight: Weight, settings: LayerSettings, context: Context) -> Scheme:
-        rounding = settings.rounding or ("nearest" if context.calibration is None else "second_order")
+        given = "nearest" if settings.rounding == "activation_aware" else settings.rounding
+        rounding: Rounding = given or ("nearest" if context.calibration is None else "second_order")
         if weight.layer == "Gather":
             bits = self.embeddings or _packed_width(settings.bits)
             if bits == 3 and lookup_refusal(weight, settings.block) is None:
