@@ -52,10 +52,10 @@ def decoder_layer(places: Places) -> None:
 def dreams(places: Places) -> None:
     """Text to calibrate on, written by the language model itself: 64 × 101 token ids drawn from what it predicts."""
     session = Session(places.path("<assets>/models/aidreams_llm/aidreams_260k.onnx"))
-    np.save(places.path(DREAMS), _written(session, samples=64, tokens=101))
+    np.save(places.path(DREAMS), written(session, samples=64, tokens=101))
 
 
-def _written(session: Session, samples: int, tokens: int) -> NDArray[np.int64]:
+def written(session: Session, samples: int, tokens: int) -> NDArray[np.int64]:
     """(samples, tokens), each begun with token 1; the largest of log p + Gumbel noise is a draw from p."""
     rng = np.random.default_rng(SEED)
     ids = np.ones((samples, 1), np.int64)

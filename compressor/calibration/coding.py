@@ -104,7 +104,7 @@ def fulfil(model: Model, orders: Sequence[Order], context: Surroundings) -> Iter
     """
     waiting: dict[LayerInput, list[Order]] = {}
     for order in orders:
-        key = layer_input(order.weight.uses[0]) if order.scheme.rounding == "second_order" else None
+        key = _seen(order.weight) if order.scheme.rounding == "second_order" else None
         if key is None:
             plain = order if order.scheme.rounding != "second_order" else _to_nearest(order)
             coded = encode(order.weight.matrix(), plain.scheme, None, _groups(order.weight), order.least)
@@ -121,6 +121,11 @@ def fulfil(model: Model, orders: Sequence[Order], context: Surroundings) -> Iter
         for order in waiting[key]:
             coded = encode(order.weight.matrix(), order.scheme, moments, key.groups, order.least)
             yield Fulfilled(order, coded, moments)
+
+
+def _seen(weight: Weight) -> LayerInput | None:
+    """The rows a layer multiplies by, where they can be observed: not inside a branch or the body of a loop."""
+    return None if weight.in_subgraph else layer_input(weight.uses[0])
 
 
 def _to_nearest(order: Order) -> Order:

@@ -97,13 +97,16 @@ def constants(model: Model, selectors: Selectors) -> Iterator[Constant]:
         if selectors.match(weight.names, weight.layer) and not weight.value.is_graph_output():
             yield Constant(weight.value, weight.name, weight.layer)
     for value in [array.value for array in learned(model.ir)]:
-        large = value.const_value is not None and value.const_value.size >= LEAST_ENTRIES
-        if not large or value in weights or value.dtype is not _REAL or value.is_graph_output():
-            continue
         nodes = [node for node, _ in value.uses()]
         names = (value.name or "", *(node.name or "" for node in nodes))
-        if nodes and not any(node.domain for node in nodes) and selectors.match(names, nodes[0].op_type):
+        if value not in weights and _is_worth_it(value, nodes) and selectors.match(names, nodes[0].op_type):
             yield Constant(value, names[0], nodes[0].op_type)
+
+
+def _is_worth_it(value: ir.Value, readers: list[ir.Node]) -> bool:
+    large = value.const_value is not None and value.const_value.size >= LEAST_ENTRIES
+    standard = bool(readers) and not any(node.domain for node in readers)
+    return large and standard and value.dtype is _REAL and not value.is_graph_output()
 
 
 def narrowed(array: Floats, dtype: Narrow) -> NDArray[np.generic]:

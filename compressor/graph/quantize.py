@@ -149,10 +149,12 @@ def insert_dynamic_convolution(weight: Weight, stored: StoredWeight) -> None:
         x, x_scale, x_zero = _ranged_at_run_time(graph, _input(node))
         product = new_node("ConvInteger", [x, stored.integers, x_zero], f"{stem}_product", ir.DataType.INT32)
         product.attributes.update({a.name: a for a in node.attributes.values()})
-        bias = bias_of(Use(node, 1), weight.shape[0])
+        bias, old = bias_of(Use(node, 1), weight.shape[0]), node.inputs[2:]
         added = None if bias is None else new_initializer(graph, f"{stem}_bias", bias.reshape(along_channels))
         nodes = [product, *_scaled(product.outputs[0], x_scale, stored.scale, added, stem)]
         replace(node, nodes)
+        for value in filter(None, old):
+            remove_if_unused(value)
     remove_if_unused(weight.value)
     remove_if_unused(stored.zero_point)
 

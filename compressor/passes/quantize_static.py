@@ -94,7 +94,7 @@ class ActivationSettings(Settings):
     """How the ranges of activations are found."""
 
     observer: ObserverName = Field(
-        default="mean_min_max",
+        default="mse",
         description="how samples become a range: all that was seen, the mean of the extremes of groups of 16, all but "
         "the outermost entries, or what loses the least information or has the least mean squared error in int8",
     )

@@ -19,13 +19,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from compressor.calibration.coding import Fulfilled, Order, fulfil
-from compressor.calibration.moments import collect_moments
+from compressor.calibration.scaling import scale_inputs
 from compressor.data import Settings
-from compressor.errors import PassError
 from compressor.graph.blockwise import insert_block_dequantization, insert_block_embedding, insert_block_product
-from compressor.graph.chains import read_together, reading_refusal
 from compressor.graph.edit import settle
-from compressor.graph.inputs import LayerInput
 from compressor.graph.lookup import insert_packed_lookup, lookup_refusal
 from compressor.graph.model import Model
 from compressor.graph.packing import has_blocks, store_product
@@ -34,10 +31,9 @@ from compressor.graph.refusals import dynamic_refusal, set_aside, storage_refusa
 from compressor.graph.select import Selectors
 from compressor.graph.storage import insert_storage
 from compressor.graph.weights import Weight
-from compressor.numerics.activation_aware import search
 from compressor.numerics.divergence import relative_error
 from compressor.numerics.levels import Bits
-from compressor.numerics.schemes import Rounding, Scheme
+from compressor.numerics.schemes import Granularity, Scheme
 from compressor.passes.base import Budget, Context, Names, Pass, by_bits
 from compressor.report import Change, Finding, Skip
 
@@ -113,7 +109,8 @@ class QuantizeWeights(LayerSettings, Pass):
         yield from (Skip(*found) for found in set_aside(model))
         candidates = []
         weights = list(model.weights(self.selectors))
-        self._scale_inputs(model, [w for w in weights if _refusal(w) is None], context)
+        aware = [w for w in weights if _is_product(w) and self._settings(w).rounding == "activation_aware"]
+        scale_inputs(model, aware, lambda w: self._scheme(w, self._settings(w), context), context)
         for weight in weights:
             reason = _refusal(weight)
             if reason is None:
@@ -135,30 +132,6 @@ class QuantizeWeights(LayerSettings, Pass):
         chosen = tuple(LayerOverride.model_validate({"targets": names, "bits": bits}) for bits, names in found)
         return self.model_copy(update={"budget": None, "overrides": (*chosen, *self.overrides)})
 
-    def _scale_inputs(self, model: Model, weights: Sequence[Weight], context: Context) -> None:
-        """For activation_aware rounding: move scale from the inputs of products into their weights.
-
-        The division goes where the inputs are made, or into a multiplication in front of the layers.
-        """
-        aware = [w for w in weights if w.layer in _PRODUCTS and self._settings(w).rounding == "activation_aware"]
-        groups = read_together(w for w in aware if reading_refusal(w) is None and not w.in_subgraph)
-        if not groups:
-            return
-        if context.calibration is None:
-            raise PassError("rounding activation_aware needs data.calibration; or take another rounding")
-        wanted = [(LayerInput(group.tensor), group.count) for group in groups]
-        by_tensor = {group.tensor: group for group in groups}
-        data, scratch = context.calibration, context.scratch
-        for key, moments in collect_moments(model.copy(), wanted, data, scratch, context.progress, context.threads):
-            group = by_tensor[key.tensor]
-            schemes = [self._scheme(weight, self._settings(weight), context) for weight in group.readers]
-            found = search([weight.matrix() for weight in group.readers], schemes, moments[0])
-            if found.strength:
-                maker = group.maker()
-                divide = group.divide_in_front if isinstance(maker, str) else maker.divide
-                divide(found.scale)
-                group.multiply(found.scale)
-
     def _schemes(self, weight: Weight, context: Context) -> list[Scheme]:
         """What the weight may become: one thing, unless there is a budget to keep."""
         settings = self._settings(weight)
@@ -171,22 +144,21 @@ class QuantizeWeights(LayerSettings, Pass):
         return [self._scheme(weight, settings.model_copy(update={"bits": bits}), context) for bits in widths]
 
     def _scheme(self, weight: Weight, settings: LayerSettings, context: Context) -> Scheme:
-        given = "nearest" if settings.rounding == "activation_aware" else settings.rounding
-        rounding: Rounding = given or ("nearest" if context.calibration is None else "second_order")
         if weight.layer == "Gather":
-            bits = self.embeddings or _packed_width(settings.bits)
-            if bits == 3 and lookup_refusal(weight, settings.block) is None:
-                return Scheme(3, "per_block", settings.block)
-            bits = 4 if bits == 3 else bits
-            return Scheme(bits, "per_block", self.embedding_block, "float", self.symmetric, "nearest")
-        compute = self.compute if weight.layer in _PRODUCTS else "int8"
-        blocks = settings.bits != 8 or compute == "float"
-        granularity: Literal["per_block", "per_channel"] = (
-            "per_block" if blocks and has_blocks(weight) else "per_channel"
-        )
-        if compute != self.compute and rounding == "half_quadratic":
+            return self._table_scheme(weight, settings)
+        compute = self.compute if _is_product(weight) else "int8"
+        rounding = settings.rounding or ("nearest" if context.calibration is None else "second_order")
+        if rounding == "activation_aware" or (rounding == "half_quadratic" and compute == "int8"):
             rounding = "nearest"
+        in_blocks = has_blocks(weight) and (settings.bits != 8 or compute == "float")
+        granularity: Granularity = "per_block" if in_blocks else "per_channel"
         return Scheme(settings.bits, granularity, settings.block, compute, self.symmetric, rounding)
+
+    def _table_scheme(self, weight: Weight, settings: LayerSettings) -> Scheme:
+        bits = self.embeddings or _packed_width(settings.bits)
+        if bits == 3 and lookup_refusal(weight, settings.block) is None:
+            return Scheme(3, "per_block", settings.block)
+        return Scheme(4 if bits == 3 else bits, "per_block", self.embedding_block, "float", self.symmetric)
 
     def _settings(self, weight: Weight) -> LayerSettings:
         for override in self.overrides:
@@ -210,7 +182,7 @@ class QuantizeWeights(LayerSettings, Pass):
             insert_packed_lookup(model.ir, weight, coded)
         elif layer == "Gather":
             insert_block_embedding(weight, coded)
-        elif layer not in _PRODUCTS or dynamic_refusal(weight):
+        elif not _is_product(weight):
             insert_storage(model.ir, weight, coded)
         elif compute == "int8":
             insert_dynamic_product(weight, store_product(model.ir, weight, coded))
@@ -237,6 +209,11 @@ def _refuse_combination(settings: LayerSettings, compute: str, layout: str, symm
         )
     if layout == "standard" and settings.bits == 2:
         raise ValueError("format: standard goes with 8 and 4 bits; use matmul_nbits")
+
+
+def _is_product(weight: Weight) -> bool:
+    """Whether the layer can multiply by integers; the others read a weight that is turned into float at load."""
+    return weight.layer in _PRODUCTS and dynamic_refusal(weight) is None
 
 
 def _refusal(weight: Weight) -> str | None:

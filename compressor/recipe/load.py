@@ -87,8 +87,11 @@ def dump(recipe: Recipe, folder: Path) -> str:
 
 
 def plain(recipe: Recipe, folder: Path) -> dict[str, Plain]:
-    """The recipe as plain values, paths relative to `folder`, defaults left out."""
-    values = recipe.model_dump(exclude_defaults=True)
+    """The recipe as plain values, paths relative to `folder`, what was not said left out.
+
+    A default that was said stays: in an override it differs from saying nothing.
+    """
+    values = recipe.model_dump(exclude_unset=True, exclude_none=True)
     found = _with_tags(_relative(values, folder.resolve()), recipe)
     return found if isinstance(found, dict) else {}
 

@@ -1,1 +1,0 @@
-"""The comparison with other tools, on tiny models."""

@@ -180,5 +180,6 @@ def test_what_init_proposes_in_comments_checks_too(
     for comment, field in (("# scheme:", "scheme:"), ("# - type:", "- type:"), ("#   bits:", "  bits:")):
         text = text.replace(comment, field)
     (tmp_path / "start.yaml").write_text(text)
+    (tmp_path / "images").mkdir()
     done(tmp_path, "check", "start.yaml")
     assert [step["type"] for step in yaml.safe_load(text)["passes"]][2:] == proposed

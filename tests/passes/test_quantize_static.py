@@ -13,6 +13,7 @@ from tests.cli.calling import Values, refused, write_recipe
 from tests.passes.findings import entries, passed, reasons
 
 STATIC: Values = {"type": "quantize_static"}
+COVERING: Values = STATIC | {"activations": {"observer": "min_max"}}
 
 
 class Written:
@@ -83,7 +84,7 @@ def test_weights_are_int8_around_zero_with_one_scale_per_grid(tmp_path: Path, gr
 def test_activations_are_uint8_and_their_grid_spans_the_calibration_data(tmp_path: Path) -> None:
     samples = tiny.normal(20, 3, 8, 8, seed=5)
     samples[3, 0, 0, 0], samples[7, 1, 2, 3] = -6, 9
-    passed(tmp_path, STATIC, data=_calibrate(tmp_path, samples=samples))
+    passed(tmp_path, COVERING, data=_calibrate(tmp_path, samples=samples))
     _, scale, zero = Written(tmp_path / "out.onnx").dequantized("stem", 0)
     assert zero is not None
     assert zero.dtype == np.uint8
@@ -95,7 +96,7 @@ def test_activations_are_uint8_and_their_grid_spans_the_calibration_data(tmp_pat
 def test_zero_is_always_on_the_grid(tmp_path: Path, low: int, high: int) -> None:
     samples = np.random.default_rng(0).uniform(low, high, (20, 3, 8, 8)).astype(np.float32)
     samples.flat[0], samples.flat[-1] = low, high
-    passed(tmp_path, STATIC, data=_calibrate(tmp_path, samples=samples), verify={"cosine": -1})
+    passed(tmp_path, COVERING, data=_calibrate(tmp_path, samples=samples), verify={"cosine": -1})
     _, scale, zero = Written(tmp_path / "out.onnx").dequantized("stem", 0)
     assert scale == pytest.approx(5 / 255, rel=1e-6)
     assert int(zero or 0) == (0 if low > 0 else 255)

@@ -150,6 +150,19 @@ def test_the_resolved_recipe_of_a_receipt_finds_its_python_source(folder: Path) 
     done(folder, "run", "sub/again.yaml", "--overwrite", "-q")
 
 
+@pytest.mark.parametrize("quantize", ["quantize_static", "quantize_weights"])
+def test_what_a_budget_chose_is_in_the_receipt_and_makes_the_same_bytes_again(folder: Path, quantize: str) -> None:
+    budget = {"bits_per_weight": 5, "widths": [8, 4, 2]}
+    passes: list[Values] = [{"type": "simplify"}, {"type": quantize, "budget": budget}]
+    ran(folder, passes=passes, data=CALIBRATED)
+    first, recipe = (folder / "out.onnx").read_bytes(), _receipt(folder / "out.onnx")["recipe"]
+    assert isinstance(recipe, dict)
+    assert "budget" not in recipe["passes"][1]
+    (folder / "again.yaml").write_text(yaml.safe_dump(recipe))
+    done(folder, "run", "again.yaml", "--overwrite", "-q")
+    assert (folder / "out.onnx").read_bytes() == first
+
+
 def test_the_default_output_of_compress_is_named_after_model_and_preset(folder: Path) -> None:
     (folder / "elsewhere").mkdir()
     done(folder / "elsewhere", "compress", "../model.onnx", "--preset", "int8-dynamic", "-q")

@@ -113,6 +113,15 @@ def test_defaults_are_left_out(folder: Path) -> None:
     assert shown == minimal | {"model": "model.onnx", "output": {"model": "out.onnx"}}
 
 
+def test_an_override_that_goes_back_to_a_default_is_kept(folder: Path) -> None:
+    overrides = [{"targets": ["first"], "bits": 8}]
+    step = {"type": "quantize_static", "scheme": "w4a8", "overrides": overrides}
+    text = FULL.replace("{type: quantize_dynamic, granularity: per_tensor, embeddings: false}", json.dumps(step))
+    (folder / "recipe.yaml").write_text(text)
+    shown = yaml.safe_load(dump(load(folder / "recipe.yaml")[0], folder))
+    assert shown["passes"][2]["overrides"] == overrides
+
+
 def _schema(folder: Path) -> Values:
     return done(folder, "schema").record()
 
