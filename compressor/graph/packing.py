@@ -22,33 +22,32 @@ DOMAIN = "compressor"
 
 _HEADER = f'<domain: "{DOMAIN}", opset_import: ["" : 21, "{DOMAIN}" : 1]>'
 
+_DIGITS = """(packed, shape) => (levels) {
+        last = Constant <value = int64[1] {-1}> ()
+        places = Constant <value = PLACES> ()
+        mask = Constant <value = uint8 {MASK}> ()
+        offset = Constant <value = int32 {MASK}> ()
+        bytes = Unsqueeze (packed, last)
+        shifted = BitShift <direction = "RIGHT"> (bytes, places)
+        digits = BitwiseAnd (shifted, mask)
+        values = Cast <to = 6> (digits)
+        doubled = Add (values, values)
+        centred = Sub (doubled, offset)
+        SHAPED
+    }"""
+"""Codes of one or two bits, which stand for the odd levels 2c - mask."""
+
+_SHAPED = """flat = Reshape (centred, last)
+        start = Constant <value = int64[1] {0}> ()
+        count = ReduceProd <keepdims = 1> (shape)
+        cut = Slice (flat, start, count)
+        narrow = Cast <to = 3> (cut)
+        levels = Reshape (narrow, shape)"""
+"""From int32 values in packed order, with what fills up the last byte, to int8 in shape."""
+
 _FUNCTIONS = {
-    "UnpackBinary": """(packed, shape) => (levels) {
-        last = Constant <value = int64[1] {-1}> ()
-        places = Constant <value = uint8[8] {0, 1, 2, 3, 4, 5, 6, 7}> ()
-        mask = Constant <value = uint8 {1}> ()
-        offset = Constant <value = int32 {1}> ()
-        bytes = Unsqueeze (packed, last)
-        shifted = BitShift <direction = "RIGHT"> (bytes, places)
-        digits = BitwiseAnd (shifted, mask)
-        values = Cast <to = 6> (digits)
-        doubled = Add (values, values)
-        centred = Sub (doubled, offset)
-        SHAPED
-    }""",
-    "Unpack2": """(packed, shape) => (levels) {
-        last = Constant <value = int64[1] {-1}> ()
-        places = Constant <value = uint8[4] {0, 2, 4, 6}> ()
-        mask = Constant <value = uint8 {3}> ()
-        offset = Constant <value = int32 {3}> ()
-        bytes = Unsqueeze (packed, last)
-        shifted = BitShift <direction = "RIGHT"> (bytes, places)
-        digits = BitwiseAnd (shifted, mask)
-        values = Cast <to = 6> (digits)
-        doubled = Add (values, values)
-        centred = Sub (doubled, offset)
-        SHAPED
-    }""",
+    "UnpackBinary": _DIGITS.replace("PLACES", "uint8[8] {0, 1, 2, 3, 4, 5, 6, 7}").replace("MASK", "1"),
+    "Unpack2": _DIGITS.replace("PLACES", "uint8[4] {0, 2, 4, 6}").replace("MASK", "3"),
     "Unpack3": """(packed, packed_high, shape) => (levels) {
         last = Constant <value = int64[1] {-1}> ()
         zero = Constant <value = int64[1] {0}> ()
@@ -95,14 +94,6 @@ _FUNCTIONS = {
         integers = Reshape (narrow, shape)
     }""",
 }
-_SHAPED = """flat = Reshape (centred, last)
-        start = Constant <value = int64[1] {0}> ()
-        count = ReduceProd <keepdims = 1> (shape)
-        cut = Slice (flat, start, count)
-        narrow = Cast <to = 3> (cut)
-        levels = Reshape (narrow, shape)"""
-"""From int32 values in packed order, with what fills up the last byte, to int8 in shape."""
-
 _UNPACK: dict[Bits, str] = {3: "Unpack3", 2: "Unpack2", "ternary": "UnpackTernary", "binary": "UnpackBinary"}
 
 
