@@ -82,6 +82,11 @@ class Weight:
         return (self.name, *(use.node.name or "" for use in self.uses), self.value.name or "")
 
     @property
+    def read_otherwise(self) -> bool:
+        """Whether something that is no layer reads it too, as a Transpose in front of a tied output layer."""
+        return len(self.value.uses()) > len(self.uses)
+
+    @property
     def layer(self) -> str:
         """Operator type of the first layer that uses it: Conv, Gemm, MatMul, Gather, LSTM …"""
         return self.uses[0].node.op_type

@@ -57,11 +57,6 @@ class Levels:
         """The largest magnitude of a level on either side."""
         return max(self.largest, -(2 * self.low + 1 if self.odd else self.low))
 
-    @property
-    def width(self) -> int:
-        """Real distance of neighbouring levels, in steps."""
-        return 2 if self.odd else 1
-
     def nearest(self, real: Floats) -> Codes:
         """The codes whose levels are closest to `real`, given in steps; same shape."""
         codes = np.floor(real / 2) if self.odd else np.rint(real)

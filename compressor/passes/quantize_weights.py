@@ -135,16 +135,16 @@ class QuantizeWeights(LayerSettings, Pass):
     def _schemes(self, weight: Weight, context: Context) -> list[Scheme]:
         """What the weight may become: one thing, unless there is a budget to keep."""
         settings = self._settings(weight)
-        fixed = self.budget is None or (weight.layer == "Gather" and self.embeddings is not None)
+        fixed = self.budget is None or (_is_table(weight) and self.embeddings is not None)
         if self.budget is None or fixed or "bits" in settings.model_fields_set:
             return [self._scheme(weight, settings, context)]
         widths = self.budget.widths
-        if weight.layer == "Gather":
+        if _is_table(weight):
             widths = tuple(dict.fromkeys(map(_packed_width, widths)))
         return [self._scheme(weight, settings.model_copy(update={"bits": bits}), context) for bits in widths]
 
     def _scheme(self, weight: Weight, settings: LayerSettings, context: Context) -> Scheme:
-        if weight.layer == "Gather":
+        if _is_table(weight):
             return self._table_scheme(weight, settings)
         compute = self.compute if _is_product(weight) else "int8"
         rounding = settings.rounding or ("nearest" if context.calibration is None else "second_order")
@@ -178,12 +178,12 @@ class QuantizeWeights(LayerSettings, Pass):
         weight, compute = order.weight, order.scheme.compute
         name, layer, bytes_before = weight.name, weight.layer, weight.nbytes
         error = relative_error(weight.matrix(), fulfilled.rounded())
-        if layer == "Gather" and order.scheme.bits == 3:
+        if not (_is_product(weight) or _is_table(weight)):
+            insert_storage(model.ir, weight, coded)
+        elif layer == "Gather" and order.scheme.bits == 3:
             insert_packed_lookup(model.ir, weight, coded)
         elif layer == "Gather":
             insert_block_embedding(weight, coded)
-        elif not _is_product(weight):
-            insert_storage(model.ir, weight, coded)
         elif compute == "int8":
             insert_dynamic_product(weight, store_product(model.ir, weight, coded))
         elif self.format == "standard":
@@ -213,14 +213,19 @@ def _refuse_combination(settings: LayerSettings, compute: str, layout: str, symm
 
 def _is_product(weight: Weight) -> bool:
     """Whether the layer can multiply by integers; the others read a weight that is turned into float at load."""
-    return weight.layer in _PRODUCTS and dynamic_refusal(weight) is None
+    return weight.layer in _PRODUCTS and dynamic_refusal(weight) is None and not weight.read_otherwise
+
+
+def _is_table(weight: Weight) -> bool:
+    """Whether all that is done with the weight is to look rows up, so that it can stay packed."""
+    return weight.layer == "Gather" and dynamic_refusal(weight) is None and not weight.read_otherwise
 
 
 def _refusal(weight: Weight) -> str | None:
     """Why a weight stays as it is; None when it can be coded."""
-    if weight.layer in (*_PRODUCTS, "Gather") and dynamic_refusal(weight) is None:
-        return None if weight.layer != "Gather" else table_refusal(weight)
-    return storage_refusal(weight)
+    if _is_table(weight):
+        return table_refusal(weight)
+    return None if _is_product(weight) else storage_refusal(weight)
 
 
 def _packed_width(bits: Bits) -> Bits:
