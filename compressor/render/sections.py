@@ -33,6 +33,7 @@ def sections(report: Report) -> Iterator[Section]:
         _fidelity(report),
         _accuracy(report),
         _passes(report),
+        _bits(report),
         _layers(report),
         _skips(report),
         _gates(report),
@@ -122,6 +123,18 @@ def _passes(report: Report) -> Section:
         for record in report.passes
     ]
     return Section("Passes", ("pass", "changes", "skips", "before", "after", "time"), tuple(rows))
+
+
+def _bits(report: Report) -> Section:
+    """How many bits the weights have now; nothing where they all have as many."""
+    coded = [(change.bits, change) for record in report.passes for change in record.changes if change.bits is not None]
+    widths = sorted({bits for bits, _ in coded}, key=lambda bits: (isinstance(bits, str), bits))
+    rows = []
+    for width in widths:
+        changes = [change for bits, change in coded if bits == width]
+        before, after = (sum(sizes) for sizes in zip(*((c.bytes_before, c.bytes_after) for c in changes), strict=True))
+        rows.append((str(width), str(len(changes)), words.size(before), words.size(after)))
+    return Section("Bits of weights", ("bits", "layers", "before", "after"), tuple(rows) if len(rows) > 1 else ())
 
 
 def _layers(report: Report) -> Section:
