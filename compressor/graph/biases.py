@@ -1,7 +1,7 @@
 """The bias of a layer, wherever its form keeps it, moved by a little.
 
-A bias is an input of Conv and Gemm, in float or in int32 at x_scale · w_scale, or a constant added behind a
-product. Where there is none, one is added in the form that ONNX Runtime still fuses to the same kernel.
+A bias is an input of Conv and Gemm, or a constant added behind a product, in float or in int32 at
+x_scale · w_scale. Where there is none, one is added in the form that ONNX Runtime still fuses to the same kernel.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ def bias_refusal(model: Model, layer: Twins) -> str | None:
     node = _node(model, layer)
     if node.op_type in _BIASED:
         value = node.inputs[2] if len(node.inputs) > 2 else None
-        movable = value is None or is_vector(Use(node, 2), -1, layer.channels) or _integer_bias(node) is not None
+        movable = value is None or is_vector(Use(node, 2), -1, layer.channels) or _integers(Use(node, 2)) is not None
         return None if movable else "its bias is computed, or not one number per channel"
     if _added(node, layer) is None and any(use.node.op_type == "QuantizeLinear" for use in uses_of(node.outputs[0])):
         return "it has no bias, and with one its output would leave int8"
@@ -49,13 +49,7 @@ def _node(model: Model, layer: Twins) -> ir.Node:
 
 
 def _move_input(node: ir.Node, layer: Twins, shift: Floats) -> None:
-    value = node.inputs[2] if len(node.inputs) > 2 else None
-    integers = _integer_bias(node)
-    if integers is not None:
-        use, scale = integers
-        moved = np.asarray(constant(use.node.inputs[0]), np.float64) + np.rint(shift / scale)
-        rewrite(use, np.clip(moved, -INT32_LIMIT, INT32_LIMIT))
-    elif value is not None:
+    if len(node.inputs) > 2 and node.inputs[2] is not None:
         _add(Use(node, 2), shift)
     else:
         _new_input(node, layer, shift)
@@ -72,9 +66,10 @@ def _new_input(node: ir.Node, layer: Twins, shift: Floats) -> None:
     insert_bias(Use(node, 2), quantize_bias(shift, both), both)
 
 
-def _integer_bias(node: ir.Node) -> tuple[Use, Floats] | None:
-    """Where the int32 bias is read, and its scale, (channels,)."""
-    producer = node.inputs[2].producer() if len(node.inputs) > 2 and node.inputs[2] is not None else None
+def _integers(use: Use) -> tuple[Use, Floats] | None:
+    """Where the int32 of what is read there are read, and their scale, (channels,)."""
+    value = use.node.inputs[use.idx]
+    producer = None if value is None else value.producer()
     if producer is None or producer.op_type != "DequantizeLinear":
         return None
     integers, scale = (constant(value) for value in producer.inputs[:2])
@@ -100,14 +95,21 @@ def _added(node: ir.Node, layer: Twins) -> Use | None:
         Use(reader, idx)
         for reader in readers
         for idx in range(len(reader.inputs))
-        if reader.op_type == "Add" and is_vector(Use(reader, idx), layer.axis, layer.channels)
+        if reader.op_type == "Add"
+        and (is_vector(Use(reader, idx), layer.axis, layer.channels) or _integers(Use(reader, idx)) is not None)
     )
     return None if node.outputs[0].is_graph_output() and node.op_type != "Add" else next(found, None)
 
 
 def _add(use: Use, shift: Floats) -> None:
-    array = np.asarray(constant(use.node.inputs[use.idx]), np.float64)
-    rewrite(use, array + shift.reshape(array.shape))
+    integers = _integers(use)
+    if integers is None:
+        array = np.asarray(constant(use.node.inputs[use.idx]), np.float64)
+        rewrite(use, array + shift.reshape(array.shape))
+    else:
+        read, scale = integers
+        moved = np.asarray(constant(read.node.inputs[0]), np.float64) + np.rint(shift / scale)
+        rewrite(read, np.clip(moved, -INT32_LIMIT, INT32_LIMIT))
 
 
 def _add_behind(node: ir.Node, layer: Twins, shift: Floats) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from compressor.graph.edit import new_initializer, new_node, remove_if_unused, replace
+from compressor.graph.edit import constant, new_initializer, new_node, remove_if_unused, replace
 from compressor.graph.weights import Weight
 from compressor.numerics.levels import Coded
 from compressor.numerics.packing import pack_bits
@@ -37,9 +37,14 @@ def insert_block_product(weight: Weight, coded: Coded) -> None:
     attributes = {"K": inputs, "N": outputs, "bits": bits, "block_size": coded.block}
     attributes["accuracy_level"] = _INT8_ACTIVATIONS
     for node, _ in weight.uses:
-        bias = node.inputs[2] if len(node.inputs) > 2 else None
-        operands = [node.inputs[0], stored, scales, zeros, None, bias]
+        old = node.inputs[2] if len(node.inputs) > 2 else None
+        bias = constant(old)
+        whole = None if bias is None else np.broadcast_to(bias.reshape(-1), (outputs,)).astype(np.float32)
+        added = None if whole is None else new_initializer(graph, f"{node.name}_bias", whole)
+        operands = [node.inputs[0], stored, scales, zeros, None, added]
         replace(node, [_node("MatMulNBits", operands, attributes, _DOMAIN)])
+        if old is not None:
+            remove_if_unused(old)
     remove_if_unused(weight.value)
 
 

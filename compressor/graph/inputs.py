@@ -76,7 +76,7 @@ def _convolution(node: ir.Node, tensor: str) -> LayerInput | None:
         return None
     kernel = tuple(weight.shape.numpy()[2:])
     ones = (1,) * len(kernel)
-    ends = _integers(node, "pads", ones * 0 + (0,) * 2 * len(kernel))
+    ends = _integers(node, "pads", (0,) * (2 * len(kernel)))
     auto_pad = node.attributes["auto_pad"].as_string() if "auto_pad" in node.attributes else "NOTSET"
     return LayerInput(
         tensor,

@@ -37,14 +37,10 @@ def _producer(node: ir.Node) -> ir.Node | None:
 
 def _channels(node: ir.Node) -> int | None:
     """How many channels a layer reads; None for what ONNX Runtime leaves alone."""
-    weight = constant(node.inputs[1]) if len(node.inputs) > 1 else None
-    if weight is None:
+    if node.op_type not in ("Conv", "ConvTranspose", "Gemm"):
         return None
-    match node.op_type:
-        case "Conv":
-            return int(weight.shape[1]) * attribute(node, "group", 1)
-        case "ConvTranspose":
-            return int(weight.shape[0])
-        case "Gemm":
-            return int(weight.shape[1 if attribute(node, "transB", 0) else 0])
-    return None
+    weight = node.inputs[1]
+    straight = node.op_type == "Conv" or (node.op_type == "Gemm" and attribute(node, "transB", 0))
+    extent = None if weight is None or weight.shape is None else weight.shape[1 if straight else 0]
+    groups = attribute(node, "group", 1) if node.op_type == "Conv" else 1
+    return extent * groups if isinstance(extent, int) else None

@@ -4,6 +4,7 @@ Q/DQ nodes in a file are a wish; a fusion that does not happen raises no error a
 optimized graph is counted: how many layers of each family ended in an integer kernel.
 """
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,10 @@ _FAMILIES: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     ),
     "recurrent": (frozenset({"DynamicQuantizeLSTM"}), frozenset({"LSTM", "GRU", "RNN"})),
 }
+
+
+_COPY = re.compile(r"_token_\d+$")
+"""What ONNX Runtime adds to the name of a node that it moves to another layout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +68,14 @@ def count_kernels(optimized: Path) -> tuple[Kernels, ...]:
         for family, (integer, floating) in _FAMILIES.items()
     )
     return tuple(k for k in found if k.total)
+
+
+def weights_made_float(optimized: Path) -> frozenset[str]:
+    """Names of the DequantizeLinear nodes that ONNX Runtime left in front of a layer: it multiplies in float.
+
+    Args:
+        optimized: a graph that ONNX Runtime has written after its own fusions.
+    """
+    nodes = [node for graph in ir.load(optimized).graphs() for node in graph if node.op_type == "DequantizeLinear"]
+    constant = (node for node in nodes if node.inputs[0] is not None and node.inputs[0].is_initializer())
+    return frozenset(_COPY.sub("", node.name or "") for node in constant)

@@ -1,6 +1,6 @@
 """Writing integers into a graph: Q/DQ pairs with fixed ranges, or products ranged at run time."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,11 +20,28 @@ from compressor.graph.edit import (
     settle,
     take_over_output,
 )
+from compressor.graph.islands import keep_float
 from compressor.graph.model import Model
-from compressor.graph.packing import StoredWeight
+from compressor.graph.packing import StoredWeight, store_in_place
 from compressor.graph.regions import Region, grow
-from compressor.graph.weights import Use, Weight, output_axis
-from compressor.numerics.affine import Floats, Grid
+from compressor.graph.weights import Use, Weight, output_axis, uses_of
+from compressor.numerics.affine import Floats, Grid, quantize_bias
+from compressor.numerics.levels import Coded
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bias:
+    """What a layer adds to each of its outputs.
+
+    Attributes:
+        use: where it is read: by the layer, or by the Add behind it.
+        values: (outputs,).
+        tensor: the one whose grid the layer's input is on.
+    """
+
+    use: Use
+    values: Floats
+    tensor: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,26 +51,39 @@ class StaticPlan:
     Attributes:
         weights: the weights whose layers shall run in int8.
         tensors: names of the activations that need a grid, each once per shared grid.
+        region: where integers flow.
+        merged: names of the arrays of those weights whose layer ONNX Runtime merges with the Add behind it.
     """
 
     weights: tuple[Weight, ...]
     tensors: tuple[str, ...]
     region: Region
+    merged: frozenset[str]
 
     def members(self, tensor: str) -> tuple[str, ...]:
         """All activations that use the grid of `tensor`."""
         return tuple(v.name or "" for v in self.region.tensors if self.region.owner(v).name == tensor)
 
-    def input_of(self, use: Use) -> str:
-        """The tensor whose grid the layer's input is on."""
-        return self.region.owner(_input(use.node)).name or ""
+    def biases(self, weight: Weight) -> Iterator[Bias]:
+        """Those that must be in int32 for the layers of a weight to run in int8."""
+        outputs = len(weight.matrix())
+        for use in weight.uses:
+            read = added_bias(use, outputs) if weight.value.name in self.merged else Use(use.node, 2)
+            values = None if read is None else bias_of(read, outputs)
+            if read is not None and values is not None:
+                yield Bias(read, values, self.region.owner(_input(use.node)).name or "")
 
 
-def plan_static(weights: list[Weight]) -> StaticPlan:
-    """Find what must be quantized so that the layers of `weights` run in int8."""
+def plan_static(weights: Collection[Weight], merged: Collection[str] = ()) -> StaticPlan:
+    """Find what must be quantized so that the layers of `weights` run in int8.
+
+    Args:
+        weights: none with a `static_refusal`.
+        merged: see `StaticPlan`.
+    """
     region = grow([use.node for weight in weights for use in weight.uses])
     owners = dict.fromkeys(region.owner(v).name or "" for v in region.tensors)
-    return StaticPlan(tuple(weights), tuple(owners), region)
+    return StaticPlan(tuple(weights), tuple(owners), region, frozenset(merged))
 
 
 def insert_activations(model: Model, plan: StaticPlan, grids: Mapping[str, Grid]) -> None:
@@ -78,7 +108,18 @@ def insert_activations(model: Model, plan: StaticPlan, grids: Mapping[str, Grid]
         insert(graph, value, [quantize, dequantize])
         if is_integer and value.is_graph_output():
             take_over_output(graph, value, result)
+        for node in dict.fromkeys(node for node, idx in readers if idx == 0 and node not in region.integer):
+            keep_float(node)
     settle(model.ir)
+
+
+def insert_layer(model: Model, plan: StaticPlan, weight: Weight, coded: Coded, grids: Mapping[str, Grid]) -> None:
+    """Put a weight's integers, and its biases at x_scale · w_scale, in front of its layers."""
+    for bias in plan.biases(weight):
+        x_scale = np.float32(grids[bias.tensor].scale)
+        scale = np.broadcast_to(x_scale * coded.scale, bias.values.shape).astype(np.float32)
+        insert_bias(bias.use, quantize_bias(bias.values, scale), scale)
+    insert_weight(weight, store_in_place(model.ir, weight, coded))
 
 
 def insert_weight(weight: Weight, stored: StoredWeight) -> None:
@@ -97,25 +138,34 @@ def insert_weight(weight: Weight, stored: StoredWeight) -> None:
 
 
 def insert_bias(use: Use, quantized: NDArray[np.int32], scale: Floats) -> None:
-    """Let a layer read its bias from int32 at `scale` = x_scale · w_scale, (outputs,)."""
-    node, old = use.node, use.node.inputs[2]
+    """Let a bias be read from int32 at `scale` = x_scale · w_scale, (outputs,)."""
+    node, old = use.node, use.node.inputs[use.idx]
     graph = graph_of(node)
     stored = new_initializer(graph, f"{node.name}_bias_quantized", quantized)
     steps = new_initializer(graph, f"{node.name}_bias_scale", scale)
     dequantize = new_node("DequantizeLinear", [stored, steps], f"{node.name}_bias", ir.DataType.FLOAT, {"axis": 0})
     graph.insert_before(node, dequantize)
-    node.replace_input_with(2, dequantize.outputs[0])
+    node.replace_input_with(use.idx, dequantize.outputs[0])
     if old is not None:
         remove_if_unused(old)
 
 
 def bias_of(use: Use, outputs: int) -> Floats | None:
-    """The constant bias of a layer, (outputs,); None when it has none."""
-    value = use.node.inputs[2] if len(use.node.inputs) > 2 else None
-    array = constant(value)
-    if array is None:
+    """The constant bias that is read there, (outputs,); None when there is none."""
+    array = constant(use.node.inputs[use.idx]) if len(use.node.inputs) > use.idx else None
+    return None if array is None else np.broadcast_to(array.reshape(-1), (outputs,)).astype(np.float32)
+
+
+def added_bias(use: Use, outputs: int) -> Use | None:
+    """Where the only reader of a product adds one number to each of its outputs; None where it does not."""
+    result = use.node.outputs[0]
+    readers = uses_of(result)
+    if use.node.op_type != "MatMul" or result.is_graph_output() or len(readers) != 1:
         return None
-    return np.broadcast_to(array.reshape(-1), (outputs,)).astype(np.float32)
+    reader, idx = readers[0]
+    array = constant(reader.inputs[1 - idx]) if reader.op_type == "Add" else None
+    alone = array is not None and array.size == outputs and array.shape[-1:] == (outputs,)
+    return Use(reader, 1 - idx) if alone else None
 
 
 def insert_dynamic_product(weight: Weight, stored: StoredWeight) -> None:
@@ -149,7 +199,7 @@ def insert_dynamic_convolution(weight: Weight, stored: StoredWeight) -> None:
         x, x_scale, x_zero = _ranged_at_run_time(graph, _input(node))
         product = new_node("ConvInteger", [x, stored.integers, x_zero], f"{stem}_product", ir.DataType.INT32)
         product.attributes.update({a.name: a for a in node.attributes.values()})
-        bias, old = bias_of(Use(node, 1), weight.shape[0]), node.inputs[2:]
+        bias, old = bias_of(Use(node, 2), weight.shape[0]), node.inputs[2:]
         added = None if bias is None else new_initializer(graph, f"{stem}_bias", bias.reshape(along_channels))
         nodes = [product, *_scaled(product.outputs[0], x_scale, stored.scale, added, stem)]
         replace(node, nodes)

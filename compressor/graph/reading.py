@@ -31,6 +31,7 @@ def read(path: Path) -> ir.Model:
     Raises:
         ModelError: see `Model.read`.
     """
+    _quiet_libraries()
     proto = _parse(path)
     for opset in proto.opset_import:
         opset.domain = "" if opset.domain == "ai.onnx" else opset.domain
@@ -98,8 +99,8 @@ def external_files(model: ir.Model) -> set[Path]:
     return {Path(t.path) for t in _arrays(model) if isinstance(t, ir.ExternalTensor)}
 
 
-def quiet_libraries() -> None:
-    """Keep the converter and optimizer from logging what concerns their own authors only."""
+def _quiet_libraries() -> None:
+    """Keep the converter, the optimizer and the writer from logging what concerns their own authors only."""
     for name in ("onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
@@ -221,7 +222,6 @@ def _raise_opset(model: ir.Model, path: Path) -> None:
     before = model.graph.opset_imports[""]
     if before < _OPSET_OF_HARDMAX and any(n.op_type == "Hardmax" for g in model.graphs() for n in g):
         raise ModelError(_not_raised(path, before, f"Hardmax flattens its input before opset {_OPSET_OF_HARDMAX}"))
-    quiet_libraries()
     try:
         version_converter.convert_version(model, WORKING_OPSET, fallback=True)
     except (ValueError, RuntimeError, TypeError, ir.passes.PassError) as error:

@@ -11,7 +11,7 @@ Runtime's x86 kernels do, measured:
 - Everything else (HardSwish, LayerNormalization, …) is a float island.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -79,6 +79,17 @@ class Region:
         """Whether the value comes out of an integer kernel, so that no float form of it exists."""
         producer = before_activation(value).producer()
         return producer is not None and producer in self.integer
+
+    def groups(self) -> Mapping[ir.Node, frozenset[ir.Node]]:
+        """Every integer node with all that integers reach from it, back and forth, itself among them."""
+        groups = {node: frozenset([node]) for node in self.integer}
+        for value in self.tensors:
+            producer = before_activation(value).producer()
+            for use in self.readers(value):
+                if producer in groups and use.node in groups:
+                    both = groups[producer] | groups[use.node]
+                    groups.update(dict.fromkeys(both, both))
+        return groups
 
     def readers(self, value: ir.Value) -> list[Use]:
         """The uses that are to read the quantized form of `value`."""

@@ -9,7 +9,7 @@ from compressor.graph.cast import LEAST_ENTRIES
 from compressor.graph.edit import bypass
 from compressor.graph.fold import Folded, fold_affine, merge_biases
 from compressor.graph.model import Model
-from compressor.graph.reading import initializers, keeping_outputs, quiet_libraries
+from compressor.graph.reading import initializers, keeping_outputs
 from compressor.graph.weights import find_weights, uses_of
 
 _REARRANGING = ("Slice", "Concat", "Unsqueeze", "Squeeze", "Transpose", "Reshape")
@@ -25,7 +25,6 @@ def simplify(model: Model) -> Iterator[Folded]:
     from onnx_ir.passes import common
     from onnxscript import optimizer  # slow to import
 
-    quiet_libraries()
     _drop_inert(model.ir)
     yield from fold_affine(model.ir)
     names = _layer_names(model.ir)

@@ -37,8 +37,8 @@ def insert_storage(model: ir.Model, weight: Weight, coded: Coded) -> None:
 
 def _broadcastable(weight: Weight, scale: Floats) -> Floats:
     """The scales in the layout of the array, with axes along which they do not vary cut to one entry."""
-    outputs = weight.matrix().shape
-    whole = layout_of(weight.uses[0], weight.shape).from_matrix(np.broadcast_to(scale[:, None], outputs), weight.shape)
+    spread = np.broadcast_to(scale.reshape(-1, 1), weight.matrix().shape)
+    whole = layout_of(weight.uses[0], weight.shape).from_matrix(spread, weight.shape)
     for axis in range(whole.ndim):
         first = whole.take([0], axis)
         whole = first if (whole == first).all() else whole

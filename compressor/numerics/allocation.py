@@ -34,8 +34,11 @@ class Candidates:
 
 def least_loss(weights: Sequence[Candidates], size: float) -> list[int] | None:
     """One candidate for every weight, so that they fit into `size` and lose least; None when none fit."""
+    smallest = [int(np.argmin(weight.sizes)) for weight in weights]
+    if sum(float(weight.sizes[i]) for weight, i in zip(weights, smallest, strict=True)) > size:
+        return None
     table = _Table.of(weights, size)
-    return table.choice(UNITS) if np.isfinite(table.best[-1]) else None
+    return table.choice(UNITS) if np.isfinite(table.best[-1]) else smallest
 
 
 def least_size(weights: Sequence[Candidates], loss: float) -> list[int]:
@@ -44,7 +47,7 @@ def least_size(weights: Sequence[Candidates], loss: float) -> list[int]:
     Those of least loss, when even these lose more.
     """
     most = sum(float(weight.sizes.max()) for weight in weights)
-    table = _Table.of(weights, most * (1 + len(weights) / UNITS))
+    table = _Table.of(weights, most / (1 - len(weights) / UNITS))
     enough = np.flatnonzero(table.best <= max(loss, float(table.best[-1])))
     return table.choice(int(enough[0]))
 

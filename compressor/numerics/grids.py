@@ -14,6 +14,9 @@ import numpy as np
 from compressor.numerics.affine import SMALLEST_SCALE, Floats
 from compressor.numerics.levels import LARGEST_INT8, LARGEST_MULTIPLIER, Codes, Levels
 
+_NEGLIGIBLE = 1e-20
+"""A step that is as good as 0, but whose product with the scale of an activation is a normal number."""
+
 _SHRINKAGES = np.linspace(1.0, 0.1, 46, dtype=np.float32)
 """Shares of the full range that are tried as ranges."""
 
@@ -23,7 +26,7 @@ class Steps:
     """The steps of rows that share one each.
 
     Attributes:
-        step: real width of one level, > 0; (…, rows).
+        step: real width of one level, 0 where nothing but 0 is to be had; (…, rows).
         zero: the code of real 0, as a float; (…, rows).
     """
 
@@ -31,8 +34,9 @@ class Steps:
     zero: Floats
 
     def nearest(self, column: Floats, levels: Levels) -> Codes:
-        """Codes of one column, (…, rows)."""
-        return levels.nearest(column / self.step + self.zero)
+        """Codes of one column, (…, rows); where the step is 0 one is as good as another."""
+        steps = np.divide(column, self.step, out=np.zeros_like(column), where=self.step > 0)
+        return levels.nearest(steps + self.zero)
 
     def dequantize(self, codes: Codes, levels: Levels) -> Floats:
         """What codes of one column stand for, (…, rows)."""
@@ -93,7 +97,7 @@ class Covering:
         step = np.maximum(largest, self.least)
         if self.shared:
             step = np.broadcast_to(step.max(), step.shape)
-        return Steps(_positive(step), np.zeros(step.shape, np.float32))
+        return Steps(_positive(step, self.levels), np.zeros(step.shape, np.float32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +119,7 @@ class Symmetric:
         """The best of a few dozen shares of the range, then the least-squares step for its codes."""
         largest = np.abs(columns).max(axis=-1) / self.levels.largest
         zero = np.zeros_like(largest)
-        tried = (Steps(_positive(np.maximum(share * largest, self.least)), zero) for share in _SHRINKAGES)
+        tried = (Steps(_positive(np.maximum(share * largest, self.least), self.levels), zero) for share in _SHRINKAGES)
         steps = _best(tried, columns, self.levels, importance)
         return _best((steps, self._fitted(steps, columns, importance)), columns, self.levels, importance)
 
@@ -125,7 +129,7 @@ class Symmetric:
         cross = np.einsum("...ri,...ri,...i->...r", columns, levels, importance)
         own = np.einsum("...ri,...ri,...i->...r", levels, levels, importance)
         ratio = np.divide(cross, own, out=np.array(steps.step), where=own > 0)
-        return Steps(_positive(np.maximum(ratio, self.least)), steps.zero)
+        return Steps(_positive(np.maximum(ratio, self.least), self.levels), steps.zero)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +145,7 @@ class Asymmetric:
         first, last = self.levels.low, self.levels.high
 
         def over(share: float) -> Steps:
-            step = _positive(share * (high - low) / np.float32(last - first))
+            step = _positive(share * (high - low) / np.float32(last - first), self.levels)
             return Steps(step, np.clip(np.rint(first - share * low / step), first, last).astype(np.float32))
 
         return _best(map(over, _SHRINKAGES), columns, self.levels, importance)
@@ -153,7 +157,7 @@ class TwoLevel:
 
     Attributes:
         scale: of each row, (…, rows).
-        largest: multiplier, at most 15; the smallest is 1.
+        largest: multiplier, at most 15; the smallest is 0, for blocks without weights.
     """
 
     levels: Levels
@@ -178,11 +182,12 @@ class TwoLevel:
         *lead, rows, inputs = matrix.shape
         blocks = matrix.reshape(*lead, rows, inputs // block, block).swapaxes(-2, -3)
         steps = Symmetric(levels).fit(blocks, importance.reshape(*lead, inputs // block, block)).step
-        return cls(levels, block, _positive(steps.max(axis=-2) / np.float32(largest)), largest)
+        widest = np.where(blocks.any(axis=-1), steps, 0).max(axis=-2)
+        return cls(levels, block, _positive(widest / np.float32(largest), levels), largest)
 
     def fit(self, columns: Floats, importance: Floats) -> Steps:
         """The best of all multipliers."""
-        multipliers = np.arange(1, self.largest + 1, dtype=np.float32)
+        multipliers = np.arange(self.largest + 1, dtype=np.float32)
         tried = (Steps(m * self.scale, np.zeros_like(self.scale)) for m in multipliers)
         return _best(tried, columns, self.levels, importance)
 
@@ -200,6 +205,7 @@ def _best(tried: Iterable[Steps], columns: Floats, levels: Levels, importance: F
     return best
 
 
-def _positive(step: Floats) -> Floats:
-    """Steps of rows that are all zero become 1."""
-    return np.where(step < SMALLEST_SCALE, np.float32(1), step).astype(np.float32)
+def _positive(step: Floats, levels: Levels) -> Floats:
+    """Steps of rows that are all zero become 1; as good as 0 where no level is 0."""
+    idle = np.float32(_NEGLIGIBLE if levels.odd else 1)
+    return np.where(step < SMALLEST_SCALE, idle, step).astype(np.float32)

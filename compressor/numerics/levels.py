@@ -94,7 +94,7 @@ class Coded:
         levels: what a code stands for.
         scale: real width of one level times one multiplier: () for the whole matrix, (outputs,), or
             (outputs, blocks) when every block has a real step of its own.
-        multipliers: (outputs, blocks), 1 … 15, on a two-level grid; None elsewhere.
+        multipliers: (outputs, blocks), 0 … 15, on a two-level grid; None elsewhere.
         zero_points: the code of real 0 on asymmetric grids, shape of `scale`; None when it is 0.
     """
 

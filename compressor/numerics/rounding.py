@@ -155,7 +155,8 @@ def _descended(coded: Coded, weights: Doubles, moments: Doubles) -> Coded:
         for i in range(inputs):
             step, zero = steps[g, :, i], zeros[g, :, i]
             wanted = rounded[g, :, i] + gradient[g, :, i] / moments[g, i, i]
-            found = coded.levels.nearest((wanted / step + zero).astype(np.float32))
+            in_steps = np.divide(wanted, step, out=np.zeros_like(wanted), where=step > 0)
+            found = coded.levels.nearest((in_steps + zero).astype(np.float32))
             moved = np.flatnonzero(found != codes[g, :, i])
             values = (coded.levels.of(found[moved]) - zero[moved]) * step[moved]
             gradient[g, moved] -= (values - rounded[g, moved, i])[:, None] * moments[g, i]

@@ -1,6 +1,7 @@
 """What a pass is: its settings, and one verb that edits a model and says what it did to each weight."""
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -73,6 +74,9 @@ Names = Annotated[
 """Selectors, or a single one."""
 
 
+_WIDEST_FIRST: tuple[Bits, ...] = (8, 4, 3, 2, "ternary", "binary")
+
+
 class Budget(Settings):
     """How many bits there are to give out; how many each weight gets is measured."""
 
@@ -85,14 +89,19 @@ class Budget(Settings):
         description="of the outputs on the calibration data, at most: KL divergence of class scores, else the share "
         "of noise in the power of the outputs; the fewest bytes within it are taken",
     )
-    widths: Annotated[tuple[Bits, ...], Field(min_length=2)] = Field(
-        default=(8, 4, 3, 2, "ternary"), description="bits that a weight may get, the most first"
+    widths: Annotated[tuple[Bits, ...], Field(min_length=2)] | None = Field(
+        default=None,
+        description="bits that a weight may get, the most first; when left out, 8, 4, 3, 2 and ternary, as far as "
+        "there are kernels",
     )
 
     @model_validator(mode="after")
     def _one_goal(self) -> Self:
         if sum(goal is not None for goal in (self.bits_per_weight, self.bytes, self.drift)) != 1:
             raise ValueError("give one of bits_per_weight, bytes and drift")
+        order = [_WIDEST_FIRST.index(bits) for bits in self.widths or ()]
+        if order != sorted(set(order)):
+            raise ValueError("widths: each once, the most bits first")
         return self
 
     def choose(self, model: Model, candidates: Sequence[Sequence[Order]], context: Context) -> list[Order]:
@@ -106,13 +115,19 @@ class Budget(Settings):
         return assign(model, candidates, Goal(nbytes, self.drift), context.judge.drift, context)
 
 
-def by_bits(findings: Sequence[Finding]) -> dict[int | str, tuple[str, ...]]:
-    """The weights that were changed, by the bits they have now."""
-    found: dict[int | str, tuple[str, ...]] = {}
-    for change in findings:
-        if isinstance(change, Change) and change.bits is not None:
-            found[change.bits] = (*found.get(change.bits, ()), change.weight)
-    return found
+def chosen_bits(findings: Sequence[Finding]) -> Iterator[tuple[Change, str]]:
+    """The weights that were quantized, each with a selector of it alone."""
+    changes = [c for c in findings if isinstance(c, Change) and c.bits is not None]
+    types = {change.layer for change in changes}
+    for change in changes:
+        yield change, selector_of(change, types)
+
+
+def selector_of(finding: Finding, types: Collection[str]) -> str:
+    """What selects the weight of a finding and no other one, in a model with layers of these types."""
+    name = finding.weight
+    plain = name not in types and not name.startswith("re:") and not {"*", "?"} & set(name)
+    return name if plain else f"re:{re.escape(name)}"
 
 
 class Pass(Settings):

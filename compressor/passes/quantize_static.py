@@ -8,6 +8,10 @@ kernels (`graph/regions.py`).
 
 Weights of fewer bits are stored packed and turn into int8 when the model is loaded
 (`graph/packing.py`), so that they cost bytes but no time: the kernels are the same.
+
+Layers that ONNX Runtime does not fuse to an integer kernel (`calibration/rehearsal.py`) multiply in float,
+and so do, on demand, those that are faster so: their weights are stored in as few bits and turn into float
+when the model is loaded.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,28 +23,25 @@ from pydantic import Field, model_validator
 
 from compressor.calibration import Observer, ObserverName, collect_ranges
 from compressor.calibration.coding import Fulfilled, Order, fulfil
-from compressor.data import Settings
+from compressor.calibration.rehearsal import Mix, Rehearsal, shared_grids
+from compressor.data import Dataset, Settings
 from compressor.errors import PassError
 from compressor.graph.model import Model
-from compressor.graph.packing import store_in_place
-from compressor.graph.quantize import (
-    StaticPlan,
-    bias_of,
-    insert_activations,
-    insert_bias,
-    insert_weight,
-    plan_static,
-)
-from compressor.graph.refusals import set_aside, static_refusal
+from compressor.graph.quantize import StaticPlan, insert_activations, insert_layer, plan_static
+from compressor.graph.refusals import set_aside, static_refusal, storage_refusal
 from compressor.graph.select import Selectors
+from compressor.graph.storage import insert_storage
 from compressor.graph.weights import Weight
-from compressor.numerics.affine import Floats, Grid, asymmetric_grid, least_weight_scale, quantize_bias
+from compressor.numerics.affine import Floats, Grid, least_weight_scale
 from compressor.numerics.divergence import relative_error
 from compressor.numerics.levels import Bits
+from compressor.numerics.observers import Range
 from compressor.numerics.schemes import Scheme
-from compressor.passes.base import Budget, Context, Names, Pass, by_bits
+from compressor.passes.base import Budget, Context, Names, Pass, selector_of
 from compressor.report import Change, Finding, Skip
 from compressor.runtime.environment import SATURATION, saturates
+
+_IN_FLOAT = "in float: "
 
 _SCHEMES: dict[str, Bits] = {
     "w8a8": 8,
@@ -88,6 +89,10 @@ class WeightOverride(WeightSettings):
     """Other settings for the weights of some layers; what is left out is as in `weights`."""
 
     targets: Names = Field(description="the layers: name, operator type, glob or re:…")
+    compute: Literal["int8", "float"] = Field(
+        default="int8",
+        description="float: the weights are stored in these bits and turned into float at load; activations stay float",
+    )
 
 
 class ActivationSettings(Settings):
@@ -126,6 +131,11 @@ class QuantizeStatic(Pass):
     overrides: tuple[WeightOverride, ...] = Field(
         default=(), description="other settings for some layers; the first entry that selects a layer counts"
     )
+    layers: Literal["all", "faster"] = Field(
+        default="all",
+        description="which layers run in int8: all that can, or all but those with which the whole model was timed to "
+        "be slower here; these multiply in float, with weights stored in the same bits",
+    )
     reduce_range: bool = Field(
         default=False,
         description="weights end at ±64 instead of ±127: for x86 processors without VNNI, where sums saturate",
@@ -137,8 +147,9 @@ class QuantizeStatic(Pass):
             raise ValueError("give scheme or weights.bits, not both")
         if self.budget is not None and (self.scheme is not None or "bits" in self.weights.model_fields_set):
             raise ValueError("give bits or budget, not both")
-        for override in self.overrides:
-            self._merged(override)
+        general = (self._general(), *map(self._merged, self.overrides))
+        if self.budget is not None and any(settings.granularity == "per_tensor" for settings in general):
+            raise ValueError("a budget goes with granularity per_channel and per_block")
         return self
 
     def warnings(self) -> Iterator[str]:
@@ -157,49 +168,99 @@ class QuantizeStatic(Pass):
             else:
                 yield Skip(weight.name, weight.layer, reason)
         if chosen:
-            yield from self._quantize(model, plan_static(chosen), context)
+            yield from self._quantize(model, chosen, context)
 
-    def _quantize(self, model: Model, plan: StaticPlan, context: Context) -> Iterator[Finding]:
-        observer = Observer(self.activations.observer, self.activations.percentile or 99.99)
-        grids = _activation_grids(model, plan, context, observer)
-        candidates = []
-        for weight in plan.weights:
-            least = _least_scales(weight, plan, grids)
-            candidates.append([Order(weight, scheme, least) for scheme in self._schemes(weight)])
+    def _quantize(self, model: Model, weights: list[Weight], context: Context) -> Iterator[Finding]:
+        ranges = self._ranges(model, weights, context)
+        mix = self._mix(model, weights, ranges, context)
+        plan = plan_static([w for w in weights if w.value.name in mix.integer], mix.merged)
+        grids = shared_grids(plan, ranges)
+        candidates: list[list[Order]] = []
+        for weight in weights:
+            least = _least_scales(weight, plan, grids) if weight in plan.weights else 0.0
+            reason = None if weight in plan.weights else storage_refusal(weight)
+            if reason is None:
+                candidates.append([Order(weight, scheme, least) for scheme in self._schemes(weight)])
+            else:
+                why = f"{_IN_FLOAT}{mix.floating[weight.value.name or '']}; {reason}"
+                yield Skip(weight.name, weight.layer, why)
         orders = (
             [one for (one,) in candidates] if self.budget is None else self.budget.choose(model, candidates, context)
         )
         for fulfilled in fulfil(model, orders, context):
-            yield _write(model, fulfilled, plan, grids)
+            yield _write(model, fulfilled, plan, grids, mix)
         insert_activations(model, plan, grids)
 
+    def _ranges(self, model: Model, weights: list[Weight], context: Context) -> dict[str, Range]:
+        """Of all activations that can get a grid, whichever do: what is observed changes what ONNX Runtime fuses."""
+        observer = Observer(self.activations.observer, self.activations.percentile or 99.99)
+        plan = plan_static(weights)
+        tensors = {name: observer for tensor in plan.tensors for name in plan.members(tensor)}
+        data = _calibration(context)
+        return collect_ranges(model, tensors, data, context.scratch, context.progress, context.threads)
+
+    def _mix(self, model: Model, weights: list[Weight], ranges: dict[str, Range], context: Context) -> Mix:
+        """Which layers run in int8, and why the others do not."""
+        asked = {weight.value.name or "": self._compute(weight) for weight in weights}
+        rehearsal = Rehearsal(model, ranges, context.scratch)
+        mix = rehearsal.fused([name for name, compute in asked.items() if compute == "int8"])
+        if self.layers == "faster" and mix.integer:
+            mix = rehearsal.faster(mix, _calibration(context).split(1)[0].first().feeds, context.progress)
+        return mix.without([name for name, compute in asked.items() if compute == "float"], "compute: float")
+
     def settled(self, findings: Sequence[Finding]) -> Pass:
-        """With the bits that the budget led to as overrides."""
-        if self.budget is None:
+        """With the bits that the budget led to, and the layers that are faster in float, as overrides."""
+        if self.budget is None and self.layers == "all":
             return self
-        found = by_bits(findings).items()
-        chosen = tuple(WeightOverride.model_validate({"targets": names, "bits": bits}) for bits, names in found)
-        return self.model_copy(update={"budget": None, "overrides": (*chosen, *self.overrides)})
+        types = {finding.layer for finding in findings}
+        grouped: dict[tuple[tuple[tuple[str, object], ...], int | None], list[str]] = {}
+        for finding in findings:
+            found = tuple(self._found(finding))
+            override = self._override_of((finding.weight,), finding.layer)
+            if found:
+                grouped.setdefault((found, override), []).append(selector_of(finding, types))
+        settled = []
+        for (found, index), names in grouped.items():
+            given = {} if index is None else self.overrides[index].model_dump(exclude_unset=True)
+            settled.append(WeightOverride.model_validate({**given, **dict(found), "targets": names}))
+        return self.model_copy(update={"budget": None, "layers": "all", "overrides": (*settled, *self.overrides)})
+
+    def _found(self, finding: Finding) -> Iterator[tuple[str, object]]:
+        """The settings of a layer that the pass has chosen by itself."""
+        words, bits = (finding.detail, finding.bits) if isinstance(finding, Change) else (finding.reason, None)
+        if self.budget is not None and bits is not None:
+            yield "bits", bits
+        if self.layers == "faster" and _IN_FLOAT in words:
+            yield "compute", "float"
 
     def _schemes(self, weight: Weight) -> list[Scheme]:
         """What the weight may become: one thing, unless there is a budget to keep."""
         settings = self._settings(weight)
         if self.budget is None or "bits" in settings.model_fields_set:
             return [replace(settings.scheme(), reduced=self.reduce_range)]
-        tried = (settings.model_copy(update={"bits": bits}) for bits in self.budget.widths)
+        widths: tuple[Bits, ...] = self.budget.widths or (8, 4, 3, 2, "ternary")
+        tried = (settings.model_copy(update={"bits": bits}) for bits in widths)
         return [replace(one.scheme(), reduced=self.reduce_range) for one in tried]
 
     def _settings(self, weight: Weight) -> WeightSettings:
-        for override in self.overrides:
-            if Selectors(override.targets).match(weight.names, weight.layer):
-                return self._merged(override)
-        return self._general()
+        index = self._override_of(weight.names, weight.layer)
+        return self._general() if index is None else self._merged(self.overrides[index])
+
+    def _compute(self, weight: Weight) -> Literal["int8", "float"]:
+        """What the layer is to multiply in, if it can."""
+        index = self._override_of(weight.names, weight.layer)
+        return "int8" if index is None else self.overrides[index].compute
+
+    def _override_of(self, names: tuple[str, ...], layer: str) -> int | None:
+        """Number of the first override that selects a layer."""
+        found = (i for i, o in enumerate(self.overrides) if Selectors(o.targets).match(names, layer))
+        return next(found, None)
 
     def _general(self) -> WeightSettings:
         return self.weights if self.scheme is None else _with(self.weights, {"bits": _SCHEMES[self.scheme]})
 
     def _merged(self, override: WeightOverride) -> WeightSettings:
-        given = override.model_fields_set - {"targets"}
+        given = override.model_fields_set - {"targets", "compute"}
         return _with(self._general(), {name: getattr(override, name) for name in given})
 
 
@@ -211,43 +272,33 @@ def _with(settings: WeightSettings, changed: dict[str, object]) -> WeightSetting
 
 def _least_scales(weight: Weight, plan: StaticPlan, grids: dict[str, Grid]) -> Floats:
     """The smallest scales at which every bias fits into int32, (outputs,)."""
-    outputs = len(weight.matrix())
-    floors = [np.zeros(outputs, np.float32)]
-    for use in weight.uses:
-        bias = bias_of(use, outputs)
-        if bias is not None:
-            floors.append(least_weight_scale(bias, float(grids[plan.input_of(use)].scale)))
+    floors = [np.zeros(len(weight.matrix()), np.float32)]
+    floors += [least_weight_scale(bias.values, float(grids[bias.tensor].scale)) for bias in plan.biases(weight)]
     largest: Floats = np.maximum.reduce(floors)
     return largest
 
 
-def _write(model: Model, fulfilled: Fulfilled, plan: StaticPlan, grids: dict[str, Grid]) -> Change:
-    """Put a weight's integers, and its biases at x_scale · w_scale, in front of its layers."""
+def _write(model: Model, fulfilled: Fulfilled, plan: StaticPlan, grids: dict[str, Grid], mix: Mix) -> Change:
     order, coded = fulfilled.order, fulfilled.coded
-    weight = order.weight
+    weight, in_float = order.weight, mix.floating.get(order.weight.value.name or "")
     name, layer, bytes_before = weight.name, weight.layer, weight.nbytes
     error = relative_error(weight.matrix(), fulfilled.rounded())
-    for use in weight.uses:
-        bias = bias_of(use, len(coded.codes))
-        if bias is not None:
-            x_scale = np.float32(grids[plan.input_of(use)].scale)
-            scale = np.broadcast_to(x_scale * coded.scale, bias.shape).astype(np.float32)
-            insert_bias(use, quantize_bias(bias, scale), scale)
-    insert_weight(weight, store_in_place(model.ir, weight, coded))
+    if in_float is None:
+        insert_layer(model, plan, weight, coded, grids)
+    else:
+        insert_storage(model.ir, weight, coded)
     return Change(
-        name, layer, f"{order.scheme}; uint8 activations", error, bytes_before, coded.nbytes, bits=order.scheme.bits
+        name,
+        layer,
+        f"{order.scheme}; " + ("uint8 activations" if in_float is None else f"{_IN_FLOAT}{in_float}"),
+        error,
+        bytes_before,
+        coded.nbytes,
+        bits=order.scheme.bits,
     )
 
 
-def _activation_grids(model: Model, plan: StaticPlan, context: Context, observer: Observer) -> dict[str, Grid]:
-    """A uint8 grid per shared grid, over the union of the ranges of its members."""
+def _calibration(context: Context) -> Dataset:
     if context.calibration is None:
-        raise PassError("quantize_static: needs data.calibration, or use quantize_dynamic, which needs no data")
-    members = {tensor: plan.members(tensor) for tensor in plan.tensors}
-    observed = {name: observer for names in members.values() for name in names}
-    ranges = collect_ranges(model, observed, context.calibration, context.scratch, context.progress, context.threads)
-    grids = {}
-    for tensor, names in members.items():
-        lows, highs = zip(*(ranges[name] for name in names), strict=True)
-        grids[tensor] = asymmetric_grid(min(lows), max(highs))
-    return grids
+        raise PassError("needs data.calibration, or use quantize_dynamic, which needs no data")
+    return context.calibration

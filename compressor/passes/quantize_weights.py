@@ -13,11 +13,12 @@ Embeddings are looked up in packed rows. What multiplies in float anyway (Conv, 
 stored in few bits and turned into float at load, which costs no time.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from compressor.calibration.break_even import slower_products
 from compressor.calibration.coding import Fulfilled, Order, fulfil
 from compressor.calibration.scaling import scale_inputs
 from compressor.data import Settings
@@ -34,9 +35,10 @@ from compressor.graph.weights import Weight
 from compressor.numerics.divergence import relative_error
 from compressor.numerics.levels import Bits
 from compressor.numerics.schemes import Granularity, Scheme
-from compressor.passes.base import Budget, Context, Names, Pass, by_bits
+from compressor.passes.base import Budget, Context, Names, Pass, chosen_bits
 from compressor.report import Change, Finding, Skip
 
+_BLOCKS = (256, 128, 64, 32, 16)
 _PRODUCTS = ("MatMul", "Gemm")
 
 Block = Annotated[int, Field(ge=4, le=1024)]
@@ -75,6 +77,11 @@ class QuantizeWeights(LayerSettings, Pass):
         description="products in int8 with activations ranged at run time (fast for any number of rows), or in "
         "ONNX Runtime's operators for packed blocks (least memory, fastest for single rows)",
     )
+    products: Literal["faster", "all"] = Field(
+        default="faster",
+        description="with compute int8: which MatMuls and Gemms multiply in int8, those large enough to gain speed, or "
+        "all; the others are turned into float at load",
+    )
     format: Literal["matmul_nbits", "standard"] = Field(
         default="matmul_nbits",
         description="with compute float: MatMulNBits of ONNX Runtime, or DequantizeLinear of ONNX (8 and 4 bits)",
@@ -87,7 +94,8 @@ class QuantizeWeights(LayerSettings, Pass):
         description="bits of lookup tables; when left out, as bits, or 2 where these are fewer",
     )
     embedding_block: Literal[16, 32, 64, 128, 256] = Field(
-        default=128, description="entries of a row of a lookup table that share a step"
+        default=128,
+        description="entries of a row of a lookup table that share a step; fewer where rows ask for it",
     )
     budget: Budget | None = Field(
         default=None, description="instead of bits: give every weight as many as it needs within a size or a drift"
@@ -100,8 +108,13 @@ class QuantizeWeights(LayerSettings, Pass):
     def _executable(self) -> Self:
         if self.budget is not None and "bits" in self.model_fields_set:
             raise ValueError("give bits or budget, not both")
-        for settings in (self._merged(), *map(self._merged, self.overrides)):
-            _refuse_combination(settings, self.compute, self.format, self.symmetric)
+        general = (self._merged(), *map(self._merged, self.overrides))
+        for settings in general:
+            for bits in (settings.bits,) if self.budget is None else self._widths():
+                tried = settings.model_copy(update={"bits": bits})
+                _refuse_combination(tried, self.compute, self.format, self.symmetric)
+        if self.budget is not None and any(settings.rounding == "activation_aware" for settings in general):
+            raise ValueError("a budget goes with rounding nearest, half_quadratic and second_order")
         return self
 
     def apply(self, model: Model, context: Context) -> Iterator[Finding]:
@@ -120,16 +133,23 @@ class QuantizeWeights(LayerSettings, Pass):
         orders = (
             [one for (one,) in candidates] if self.budget is None else self.budget.choose(model, candidates, context)
         )
+        small = self._small(model, weights, context)
         for fulfilled in fulfil(model, orders, context):
-            yield self._write(model, fulfilled)
+            yield self._write(model, fulfilled, small)
         settle(model.ir)
 
     def settled(self, findings: Sequence[Finding]) -> Pass:
         """With the bits that the budget led to as overrides."""
         if self.budget is None:
             return self
-        found = by_bits(findings).items()
-        chosen = tuple(LayerOverride.model_validate({"targets": names, "bits": bits}) for bits, names in found)
+        grouped: dict[tuple[int | str | None, int | None], list[str]] = {}
+        for change, selector in chosen_bits(findings):
+            override = self._override_of((change.weight,), change.layer)
+            grouped.setdefault((change.bits, override), []).append(selector)
+        chosen = []
+        for (bits, index), names in grouped.items():
+            given = {} if index is None else self.overrides[index].model_dump(exclude_unset=True)
+            chosen.append(LayerOverride.model_validate({**given, "targets": names, "bits": bits}))
         return self.model_copy(update={"budget": None, "overrides": (*chosen, *self.overrides)})
 
     def _schemes(self, weight: Weight, context: Context) -> list[Scheme]:
@@ -138,10 +158,17 @@ class QuantizeWeights(LayerSettings, Pass):
         fixed = self.budget is None or (_is_table(weight) and self.embeddings is not None)
         if self.budget is None or fixed or "bits" in settings.model_fields_set:
             return [self._scheme(weight, settings, context)]
-        widths = self.budget.widths
+        widths = self._widths()
         if _is_table(weight):
             widths = tuple(dict.fromkeys(map(_packed_width, widths)))
         return [self._scheme(weight, settings.model_copy(update={"bits": bits}), context) for bits in widths]
+
+    def _widths(self) -> tuple[Bits, ...]:
+        """What a budget may choose from."""
+        given = None if self.budget is None else self.budget.widths
+        if self.compute == "int8":
+            return given or (8, 4, 3, 2, "ternary")
+        return given or ((8, 4) if self.format == "standard" else (8, 4, 2))
 
     def _scheme(self, weight: Weight, settings: LayerSettings, context: Context) -> Scheme:
         if _is_table(weight):
@@ -158,13 +185,17 @@ class QuantizeWeights(LayerSettings, Pass):
         bits = self.embeddings or _packed_width(settings.bits)
         if bits == 3 and lookup_refusal(weight, settings.block) is None:
             return Scheme(3, "per_block", settings.block)
-        return Scheme(4 if bits == 3 else bits, "per_block", self.embedding_block, "float", self.symmetric)
+        block = next((b for b in _BLOCKS if b <= self.embedding_block and weight.shape[1] % b == 0), _BLOCKS[-1])
+        return Scheme(4 if bits == 3 else bits, "per_block", block, "float", self.symmetric)
 
     def _settings(self, weight: Weight) -> LayerSettings:
-        for override in self.overrides:
-            if Selectors(override.targets).match(weight.names, weight.layer):
-                return self._merged(override)
-        return self._merged()
+        index = self._override_of(weight.names, weight.layer)
+        return self._merged(None if index is None else self.overrides[index])
+
+    def _override_of(self, names: tuple[str, ...], layer: str) -> int | None:
+        """Number of the first override that selects a layer."""
+        found = (i for i, o in enumerate(self.overrides) if Selectors(o.targets).match(names, layer))
+        return next(found, None)
 
     def _merged(self, override: LayerOverride | None = None) -> LayerSettings:
         fields = LayerSettings.model_fields
@@ -173,12 +204,18 @@ class QuantizeWeights(LayerSettings, Pass):
         general = {name: getattr(self, name) for name in fields.keys() & self.model_fields_set}
         return LayerSettings.model_validate({**general, **given})
 
-    def _write(self, model: Model, fulfilled: Fulfilled) -> Change:
+    def _small(self, model: Model, weights: list[Weight], context: Context) -> dict[str, str]:
+        """Array name -> why its product would be no faster in int8."""
+        if self.compute == "float" or self.products == "all":
+            return {}
+        return slower_products(model, filter(_is_product, weights), context)
+
+    def _write(self, model: Model, fulfilled: Fulfilled, small: Mapping[str, str]) -> Change:
         order, coded = fulfilled.order, fulfilled.coded
         weight, compute = order.weight, order.scheme.compute
         name, layer, bytes_before = weight.name, weight.layer, weight.nbytes
-        error = relative_error(weight.matrix(), fulfilled.rounded())
-        if not (_is_product(weight) or _is_table(weight)):
+        error, why = relative_error(weight.matrix(), fulfilled.rounded()), small.get(weight.value.name or "")
+        if why or not (_is_product(weight) or _is_table(weight)):
             insert_storage(model.ir, weight, coded)
         elif layer == "Gather" and order.scheme.bits == 3:
             insert_packed_lookup(model.ir, weight, coded)
@@ -186,11 +223,12 @@ class QuantizeWeights(LayerSettings, Pass):
             insert_block_embedding(weight, coded)
         elif compute == "int8":
             insert_dynamic_product(weight, store_product(model.ir, weight, coded))
-        elif self.format == "standard":
+        elif self.format == "standard" and not weight.in_subgraph:
             insert_block_dequantization(weight, coded)
         else:
             insert_block_product(weight, coded)
-        return Change(name, layer, f"{order.scheme}", error, bytes_before, coded.nbytes, bits=order.scheme.bits)
+        detail = f"{order.scheme}; in float: {why}" if why else f"{order.scheme}"
+        return Change(name, layer, detail, error, bytes_before, coded.nbytes, bits=order.scheme.bits)
 
 
 def _refuse_combination(settings: LayerSettings, compute: str, layout: str, symmetric: bool) -> None:

@@ -66,7 +66,8 @@ def apply_passes(
     size = workspace.reference.source_bytes
     for index, step in enumerate(workspace.progress.track(passes, "passes", len(passes))):
         started = time.perf_counter()
-        findings = tuple(step.apply(model, context))
+        with _naming(step, index):
+            findings = tuple(step.apply(model, context))
         seconds = time.perf_counter() - started
         settled.append(step.settled(findings))
         record = PassRecord(step.type, settled[-1].model_dump(mode="json"), seconds, size, size, findings, None)
@@ -119,5 +120,5 @@ def _refuse_idle(step: Pass, record: PassRecord, index: int) -> None:
 def _naming(step: Pass, index: int) -> Iterator[None]:
     try:
         yield
-    except VerificationError as error:
-        raise VerificationError(f"passes.{index} ({step.type}): {error}") from error
+    except (PassError, VerificationError) as error:
+        raise type(error)(f"passes.{index} ({step.type}): {error}") from error

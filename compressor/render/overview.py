@@ -1,11 +1,13 @@
 """Drawings of everything that is not a report: a model, a measurement, the passes."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import get_args
 
 from rich.console import Console, Group
 from rich.text import Text
 
+from compressor.data import Settings
 from compressor.passes import Pass
 from compressor.render import words
 from compressor.render.sections import Section, kernels
@@ -58,13 +60,8 @@ def draw_passes(passes: Sequence[type[Pass]], console: Console) -> None:
 
 
 def draw_fields(step: type[Pass], console: Console) -> None:
-    """Print the fields of a pass, with their defaults."""
-    properties = step.model_json_schema()["properties"]
-    rows = tuple(
-        (name, _default(entry.get("default")), str(entry.get("description", "")))
-        for name, entry in properties.items()
-        if name != "type"
-    )
+    """Print the fields of a pass, with their defaults; those of nested settings behind a dot."""
+    rows = tuple(_fields(step, [name for name in step.model_fields if name != "type"]))
     console.print(Text(_first_line(step)), "")
     _section(console, Section(str(step.model_fields["type"].default), ("field", "default", "what"), rows))
 
@@ -113,5 +110,24 @@ def _first_line(step: type[Pass]) -> str:
     return (step.__doc__ or "").strip().splitlines()[0]
 
 
+def _fields(settings: type[Settings], names: Iterable[str], prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """Name, default and description; of nested settings only what they add to those they extend."""
+    for name in names:
+        field = settings.model_fields[name]
+        nested = _nested(field.annotation)
+        default = "required" if field.is_required() else "–" if nested else _default(field.default)
+        yield f"{prefix}{name}", default, field.description or ""
+        if nested is not None:
+            yield from _fields(nested, nested.__annotations__, f"{prefix}{name}.")
+
+
+def _nested(annotation: object) -> type[Settings] | None:
+    """The settings that a field takes, one or several of them; None for a plain value."""
+    kinds = (annotation, *get_args(annotation))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Settings)), None)
+
+
 def _default(value: object) -> str:
-    return "–" if value in (None, [], ()) else str(value)
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "–"
+    return "–" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

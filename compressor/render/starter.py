@@ -63,7 +63,7 @@ _STATIC = """\
   - type: quantize_static      # int8 weights and activations: the fast form for convolutions
     # scheme: w4a8             # weights in 4 bits: half the bytes at the same speed; or 3, 2, ternary, binary
     # ignore: [{example}]
-  # - type: correct_bias       # last: worth it below 8 bits"""
+  # - type: correct_bias       # behind it, below 8 bits"""
 
 _DYNAMIC = """\
   - type: quantize_dynamic     # int8 weights, activations ranged at run time: for MatMul, Gemm and LSTM

@@ -163,7 +163,9 @@ def test_a_statically_quantized_model_is_valid_close_and_runs_in_integers(case: 
     proto = _graph(*STATIC[case])
     model = load(proto, tmp_path)
     reference = model.copy()
-    changes = list(QuantizeStatic(activations=ActivationSettings(observer="min_max")).apply(model, _context(model, tmp_path)))
+    changes = list(
+        QuantizeStatic(activations=ActivationSettings(observer="min_max")).apply(model, _context(model, tmp_path))
+    )
     assert len(changes) == len(list(reference.weights()))
     found = [outputs(model, feeds, tmp_path) for feeds in _seen(reference)]
     check_file(tmp_path / "written.onnx")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from compressor.numerics.affine import PerChannel, PerTensor, symmetric_grid
+from compressor.numerics.divergence import relative_error
 from compressor.numerics.levels import LEVELS, SIGNED, Bits
 from compressor.numerics.rounding import output_error
 from compressor.numerics.schemes import Granularity, Rounding, Scheme, block_of, encode
@@ -154,3 +155,18 @@ def test_a_row_that_has_no_fitting_block_is_one(rng: np.random.Generator) -> Non
 )
 def test_a_scheme_says_what_it_is(scheme: Scheme, words: str) -> None:
     assert str(scheme) == words
+
+
+@pytest.mark.parametrize("bits", LEVELS)
+@pytest.mark.parametrize("granularity", ["per_channel", "per_block"])
+@pytest.mark.parametrize("seen", [False, True])
+def test_rows_and_blocks_without_weights_stay_so(bits: Bits, granularity: Granularity, seen: bool) -> None:
+    matrix = np.random.default_rng(4).normal(size=(4, 64)).astype(np.float32)
+    matrix[1], matrix[2, :32] = 0, 0
+    moments = np.eye(64)[None] if seen else None
+    rounding: Rounding = "second_order" if seen else "nearest"
+    decoded = encode(matrix, Scheme(bits, granularity, 32, rounding=rounding), moments).dequantize()
+    assert np.abs(decoded[1]).max() < 1e-15
+    if granularity == "per_block" and bits != 8:
+        assert np.abs(decoded[2, :32]).max() < 1e-15
+        assert relative_error(matrix[2, 32:], decoded[2, 32:]) < 0.7

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from compressor.runtime import environment
 from tests.cli import tiny
-from tests.cli.calling import Values, refused, write_recipe
+from tests.cli.calling import Values, done, refused, write_recipe
 from tests.passes.findings import entries, passed, reasons
 
 STATIC: Values = {"type": "quantize_static"}
@@ -206,3 +206,196 @@ def test_a_percentile_for_another_observer_is_refused(tmp_path: Path) -> None:
     data = _calibrate(tmp_path)
     recipe = write_recipe(tmp_path, passes=[STATIC | {"activations": {"observer": "mse", "percentile": 99}}], data=data)
     refused(tmp_path, 2, "check", recipe, says=("percentile", "observer mse"))
+
+
+RANDOM = {"calibration": {"source": "random"}}
+UNBOUND = {"cosine": -1}
+"""`verify:` that lets everything finite through."""
+
+LOW = {"w4a8": "4 bits", "w3a8": "3 bits", "w2a8": "2 bits", "ternary": "ternary", "binary": "binary"}
+
+
+Low = tuple[Path, Values, str]
+"""A folder with model.onnx and out.onnx, the report, and bits and granularity in words."""
+
+
+def _computed(path: Path, layer: str) -> tiny.Array:
+    """The int8 weight of a layer, as ONNX Runtime unpacks it."""
+    model, (name, _, _) = onnx.load(path), Written(path).dequantized(layer, 1)
+    stored = tiny.arrays_of(path)
+    if name in stored:
+        return stored[name]
+    model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.INT8, None))
+    onnx.save(model, path.with_name("looked_into.onnx"))
+    return tiny.execute(path.with_name("looked_into.onnx"), {"x": tiny.normal(1, 3, 8, 8)})[-1]
+
+
+@pytest.fixture(scope="module", params=[(s, g) for s in LOW for g in ("per_channel", "per_block")], ids=" ".join)
+def low(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Low:
+    """The same model in fewer bits, once for all tests."""
+    scheme, granularity = request.param
+    folder = tmp_path_factory.mktemp("low")
+    step = STATIC | {"scheme": scheme, "weights": {"granularity": granularity, "block": 9}}
+    report = passed(folder, {"type": "simplify"}, step, data=_calibrate(folder), verify=UNBOUND)
+    return folder, report, f"{LOW[scheme]}, {'blocks of 9' if granularity == 'per_block' else granularity}"
+
+
+def test_fewer_bits_run_in_the_same_kernels(low: Low) -> None:
+    _, report, words = low
+    result = report["result"]
+    assert isinstance(result, dict)
+    assert result["kernels"] == {"Conv": [2, 2], "MatMul": [1, 1]}
+    details = {name: entry["detail"] for name, entry in entries(report, "changes").items()}
+    assert details == dict.fromkeys(LAYERS, f"{words}, second_order; uint8 activations")
+
+
+def test_the_packed_weight_is_the_one_that_is_reported(low: Low) -> None:
+    folder, report, _ = low
+    weight = tiny.arrays_of(folder / "model.onnx")["w2"]
+    _, scale, _ = Written(folder / "out.onnx").dequantized("body", 1)
+    integers = _computed(folder / "out.onnx", "body")
+    assert (integers.dtype, integers.shape) == (np.int8, weight.shape)
+    error = np.linalg.norm(integers * scale.reshape(-1, 1, 1, 1) - weight) / np.linalg.norm(weight)
+    assert entries(report, "changes")["body"]["relative_error"] == pytest.approx(error, rel=1e-3)
+
+
+def test_every_bias_is_on_the_grid_of_its_products_whatever_the_bits(low: Low) -> None:
+    written = Written(low[0] / "out.onnx")
+    for layer in LAYERS:
+        (_, x_scale, _), (_, w_scale, _), (_, b_scale, _) = (written.dequantized(layer, i) for i in range(3))
+        assert np.array_equal(b_scale, x_scale * w_scale)
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "second_order"])
+@pytest.mark.parametrize("granularity", ["per_channel", "per_block"])
+@pytest.mark.parametrize("scheme", ["w4a8", "w3a8", "binary"])
+def test_a_bias_stands_out_from_weights_that_are_next_to_nothing(
+    scheme: str, granularity: str, rounding: str, tmp_path: Path
+) -> None:
+    weight, bias = tiny.normal(8, 3, 3, 3) / 5, tiny.normal(8, seed=1)
+    weight[::2] *= np.float32(1e-12)
+    nodes = [helper.make_node("Conv", ["x", "w", "b"], ["y"], "layer", pads=[1, 1, 1, 1])]
+    inputs, results = [tiny.value("x", ["n", 3, 8, 8])], [tiny.value("y", ["n", 8, 8, 8])]
+    tiny.write(tmp_path / "model.onnx", nodes, inputs, results, {"w": weight, "b": bias})
+    np.savez(tmp_path / "data.npz", x=tiny.normal(20, 3, 8, 8, seed=5))
+    data = {"calibration": {"source": "arrays", "path": "data.npz"}}
+    weights = {"granularity": granularity, "rounding": rounding, "block": 9}
+    passed(tmp_path, STATIC | {"scheme": scheme, "weights": weights}, data=data, verify=UNBOUND)
+    found = tiny.execute(tmp_path / "out.onnx", {"x": tiny.normal(2, 3, 8, 8, seed=6)})[0]
+    assert np.abs(found[:, ::2] - bias[::2, None, None]).max() < 0.05 * np.abs(found).max()
+
+
+def test_blocks_err_less_where_inputs_differ(tmp_path: Path) -> None:
+    tiny.cnn(tmp_path / "model.onnx")
+    model = onnx.load(tmp_path / "model.onnx")
+    (stored,) = (i for i in model.graph.initializer if i.name == "w2")
+    weight = numpy_helper.to_array(stored) * np.array([8, 4, 2, 1] * 2, np.float32).reshape(1, 8, 1, 1)
+    stored.CopyFrom(numpy_helper.from_array(weight, "w2"))
+    errors = []
+    for granularity in ("per_channel", "per_block"):
+        folder = tmp_path / granularity
+        folder.mkdir()
+        data = _calibrate(folder)
+        onnx.save(model, folder / "model.onnx")
+        step = STATIC | {"scheme": "w3a8", "weights": {"granularity": granularity, "block": 9, "rounding": "nearest"}}
+        report = passed(folder, step, data=data, verify=UNBOUND)
+        errors.append(float(str(entries(report, "changes")["body"]["relative_error"])))
+    assert errors[1] < 0.8 * errors[0]
+
+
+def test_second_order_makes_less_noise_than_nearest(tmp_path: Path) -> None:
+    noise = {}
+    for rounding in ("nearest", "second_order"):
+        folder = tmp_path / rounding
+        folder.mkdir()
+        step = STATIC | {"scheme": "w3a8", "weights": {"rounding": rounding}}
+        passed(folder, step, data=_calibrate(folder), verify=UNBOUND)
+        x = tiny.normal(20, 3, 8, 8, seed=5)
+        expected, found = (tiny.execute(folder / name, {"x": x})[0] for name in ("model.onnx", "out.onnx"))
+        noise[rounding] = np.square(found - expected).sum()
+    assert noise["second_order"] < 0.8 * noise["nearest"]
+
+
+@pytest.mark.parametrize("scheme", ["w3a8", "binary"])
+def test_a_scheme_is_short_for_bits(scheme: str, tmp_path: Path) -> None:
+    details = []
+    tiny.mlp(tmp_path / "model.onnx")
+    for step in ({"scheme": scheme}, {"weights": {"bits": 3 if scheme == "w3a8" else scheme}}):
+        recipe = write_recipe(tmp_path, passes=[STATIC | step], data=RANDOM, verify=UNBOUND)
+        report = done(tmp_path, "run", recipe, "--overwrite", "--json", "-").record()
+        details.append({name: entry["detail"] for name, entry in entries(report, "changes").items()})
+    assert details[0] == details[1]
+
+
+@pytest.mark.parametrize("scheme", ["w8a8", "w4a8", "w2a8"])
+def test_reduced_integers_end_at_64_in_blocks_too(scheme: str, tmp_path: Path) -> None:
+    granularity = "per_channel" if scheme == "w8a8" else "per_block"
+    step = STATIC | {"scheme": scheme, "reduce_range": True, "weights": {"granularity": granularity, "block": 9}}
+    passed(tmp_path, step, data=_calibrate(tmp_path), verify=UNBOUND)
+    assert np.abs(_computed(tmp_path / "out.onnx", "body").astype(int)).max() <= 64
+
+
+def test_the_first_override_that_selects_a_layer_counts_and_the_rest_is_as_for_all(tmp_path: Path) -> None:
+    overrides = [{"targets": "stem", "bits": 8, "granularity": "per_channel"}, {"targets": ["s*", "head"], "bits": 2}]
+    weights = {"bits": 4, "granularity": "per_block", "block": 9, "rounding": "nearest"}
+    step = STATIC | {"weights": weights, "overrides": overrides}
+    report = passed(tmp_path, step, data=_calibrate(tmp_path), verify=UNBOUND)
+    details = {name: str(entry["detail"]).partition(";")[0] for name, entry in entries(report, "changes").items()}
+    assert details == {
+        "stem": "8 bits, per_channel, nearest",
+        "body": "4 bits, blocks of 9, nearest",
+        "head": "2 bits, blocks of 9, nearest",
+    }
+
+
+WRONG: dict[str, tuple[Values, tuple[str, ...]]] = {
+    "two widths": ({"scheme": "w4a8", "weights": {"bits": 4}}, ("scheme or weights.bits, not both",)),
+    "a scheme there is none of": ({"scheme": "w4a4"}, ("scheme", "w4a4")),
+    "one step in 4 bits": ({"scheme": "w4a8", "weights": {"granularity": "per_tensor"}}, ("per_tensor", "per_channel")),
+    "one step in second order": (
+        {"weights": {"granularity": "per_tensor", "rounding": "second_order"}},
+        ("per_tensor", "nearest"),
+    ),
+    "blocks of w8a8": ({"scheme": "w8a8", "weights": {"granularity": "per_block"}}, ("per_block", "less than 8 bits")),
+    "blocks of 8 bits": ({"weights": {"bits": 8, "granularity": "per_block"}}, ("per_block", "less than 8 bits")),
+    "an override of one step in 4 bits": (
+        {"weights": {"granularity": "per_tensor"}, "overrides": [{"targets": "stem", "bits": 4}]},
+        ("per_tensor",),
+    ),
+    "an override of nothing": ({"overrides": [{"bits": 4}]}, ("overrides.0.targets", "missing")),
+    "half quadratic": ({"weights": {"rounding": "half_quadratic"}}, ("weights.rounding", "half_quadratic")),
+    "bits there are none of": ({"weights": {"bits": 5}}, ("weights.bits", "5")),
+    "a block too small": ({"weights": {"block": 3}}, ("weights.block", "greater than or equal to 4")),
+    "a share nobody reads": ({"activations": {"observer": "mse", "percentile": 99}}, ("percentile", "mse")),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_cannot_be_done_is_one_clear_line_before_anything_runs(case: str, tmp_path: Path) -> None:
+    settings, says = WRONG[case]
+    recipe = write_recipe(tmp_path, passes=[STATIC | settings], data=_calibrate(tmp_path))
+    for command in ("check", "run"):
+        assert len(refused(tmp_path, 2, command, recipe, says=("passes.0", *says))) == 1
+
+
+@pytest.mark.parametrize("scheme", ["w8a8", "w4a8", "ternary"])
+def test_what_is_quantized_is_not_quantized_again(scheme: str, tmp_path: Path) -> None:
+    data = _calibrate(tmp_path)
+    passed(tmp_path, STATIC | {"scheme": scheme}, data=data, verify=UNBOUND)
+    (tmp_path / "out.onnx").replace(tmp_path / "model.onnx")
+    for again in ("quantize_static", "quantize_weights"):
+        recipe = write_recipe(tmp_path, passes=[{"type": again}], data=data)
+        refused(tmp_path, 4, "run", recipe, says=("passes.0", "2 × Conv: quantized already"))
+
+
+def test_what_libraries_say_to_their_authors_is_not_shown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["h"], "layer", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["h"], ["r"], "relu"),
+        helper.make_node("Neg", ["r"], ["y"], "last"),
+    ]
+    shape = ["n", 3, 8, 8]
+    arrays = {"w": tiny.normal(3, 3, 3, 3)}
+    tiny.write(tmp_path / "model.onnx", nodes, [tiny.value("x", shape)], [tiny.value("y", shape)], arrays, opset=21)
+    passed(tmp_path, STATIC, data=RANDOM)
+    assert not caplog.records
