@@ -39,8 +39,8 @@ class QuantizeDynamic(Pass):
     )
     products: Literal["faster", "all"] = Field(
         default="faster",
-        description="which MatMuls and Gemms multiply in int8: those large enough to gain speed, or all; the others are "
-        "stored in int8 and turned into float at load",
+        description="which MatMuls and Gemms multiply in int8: those large enough to gain speed, or all; the others "
+        "are stored in int8 and turned into float at load",
     )
     embeddings: bool = Field(default=True, description="also store lookup tables in int8, one scale per row")
     recurrent: Literal["faster", "all", "none"] = Field(
