@@ -4,8 +4,8 @@ Weights are rounded to nearest on a symmetric int8 grid per output channel. MatM
 DynamicQuantizeLinear → MatMulInteger, which ONNX Runtime fuses to one int8 kernel; embeddings become
 a lookup in int8 and one multiplication per row. LSTM becomes DynamicQuantizeLSTM. Needs no data. A
 convolution ranged at run time is six to ten times slower than in float on x86, so Conv is left alone.
-Products that are too small to gain speed (`calibration/break_even.py`) are stored in int8 and turned into
-float at load.
+Products that are too small to gain speed (`calibration/break_even.py`) can instead be stored in int8 and
+turned into float at load.
 """
 
 from collections.abc import Iterator, Mapping
@@ -37,10 +37,10 @@ class QuantizeDynamic(Pass):
     granularity: Literal["per_channel", "per_tensor"] = Field(
         default="per_channel", description="one scale per output channel (more accurate, as fast) or per weight"
     )
-    products: Literal["faster", "all"] = Field(
-        default="faster",
-        description="which MatMuls and Gemms multiply in int8: those large enough to gain speed, or all; the others "
-        "are stored in int8 and turned into float at load",
+    layers: Literal["all", "faster"] = Field(
+        default="all",
+        description="which MatMuls and Gemms multiply in int8: all, or those large enough to gain speed; the others "
+        "are then stored in int8 and turned into float at load",
     )
     embeddings: bool = Field(default=True, description="also store lookup tables in int8, one scale per row")
     recurrent: Literal["faster", "all", "none"] = Field(
@@ -75,7 +75,7 @@ class QuantizeDynamic(Pass):
 
     def _small(self, model: Model, weights: list[Weight], context: Context) -> dict[str, str]:
         """Array name -> why its product would be no faster."""
-        if self.products == "all":
+        if self.layers == "all":
             return {}
         return slower_products(model, [w for w in weights if w.layer in ("MatMul", "Gemm")], context)
 

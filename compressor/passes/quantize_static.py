@@ -133,8 +133,8 @@ class QuantizeStatic(Pass):
     )
     layers: Literal["all", "faster"] = Field(
         default="all",
-        description="which layers run in int8: all that can, or all but those with which the whole model was timed to "
-        "be slower here; these multiply in float, with weights stored in the same bits",
+        description="which layers run in int8: all that can, or all but those with which the model was timed to be "
+        "slower on this machine; the others are then stored in the same bits and turned into float at load",
     )
     reduce_range: bool = Field(
         default=False,

@@ -77,10 +77,10 @@ class QuantizeWeights(LayerSettings, Pass):
         description="products in int8 with activations ranged at run time (fast for any number of rows), or in "
         "ONNX Runtime's operators for packed blocks (least memory, fastest for single rows)",
     )
-    products: Literal["faster", "all"] = Field(
-        default="faster",
-        description="with compute int8: which MatMuls and Gemms multiply in int8, those large enough to gain speed, or "
-        "all; the others are turned into float at load",
+    layers: Literal["all", "faster"] = Field(
+        default="all",
+        description="with compute int8: which MatMuls and Gemms multiply in int8, all or those large enough to gain "
+        "speed; the others are then turned into float at load",
     )
     format: Literal["matmul_nbits", "standard"] = Field(
         default="matmul_nbits",
@@ -206,7 +206,7 @@ class QuantizeWeights(LayerSettings, Pass):
 
     def _small(self, model: Model, weights: list[Weight], context: Context) -> dict[str, str]:
         """Array name -> why its product would be no faster in int8."""
-        if self.compute == "float" or self.products == "all":
+        if self.compute == "float" or self.layers == "all":
             return {}
         return slower_products(model, filter(_is_product, weights), context)
 
