@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 
 from compressor.graph.kernels import weights_made_float
 from compressor.graph.model import EXTERNAL_DATA_BYTES, Model
@@ -101,10 +102,10 @@ class Rehearsal:
     def _unfused(self, mix: Mix) -> list[Weight]:
         if not mix.integer or self._model.nbytes() > EXTERNAL_DATA_BYTES:
             return []
-        optimized = self._scratch / "optimized.onnx"
-        Session(self._write(mix, "plan.onnx"), optimized=optimized)
-        found = weights_made_float(optimized)
-        optimized.unlink()
+        with TemporaryDirectory(dir=self._scratch) as folder:
+            optimized = Path(folder) / "optimized.onnx"
+            Session(self._write(mix, Path(folder) / "plan.onnx"), optimized=optimized)
+            found = weights_made_float(optimized)
         return [w for w in self._chosen(self._model, mix) if any(f"{use.node.name}_weight" in found for use in w.uses)]
 
     def _alone(self, mix: Mix) -> list[str]:
@@ -117,14 +118,16 @@ class Rehearsal:
     def _faster_without(self, names: Collection[str], mix: Mix, feeds: Feeds) -> Mix:
         if not names or len(names) == len(mix.integer):
             return mix
-        files = self._write(mix, "plan.onnx"), self._write(mix.without(names, ""), "other.onnx")
-        timings = (latency.compare(*files, feeds, seconds=_SECONDS) for _ in range(_REPEATS))
+        with TemporaryDirectory(dir=self._scratch) as folder:
+            before = self._write(mix, Path(folder) / "before.onnx")
+            after = self._write(mix.without(names, ""), Path(folder) / "after.onnx")
+            timings = [latency.compare(before, after, feeds, seconds=_SECONDS) for _ in range(_REPEATS)]
         ratio = median(timing.ratio.median for timing in timings)
         reason = f"the model then takes {ratio:.2f} of the time"
         return mix if ratio > _WORTH_IT else mix.without(names, reason)
 
-    def _write(self, mix: Mix, name: str) -> Path:
-        model, file = self._model.copy(), self._scratch / name
+    def _write(self, mix: Mix, file: Path) -> Path:
+        model = self._model.copy()
         plan = plan_static(list(self._chosen(model, mix)), mix.merged)
         grids = shared_grids(plan, self._ranges)
         for weight in plan.weights:

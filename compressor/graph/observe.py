@@ -73,6 +73,13 @@ def with_shapes(model: Model, names: tuple[str, ...]) -> Model:
     return copy
 
 
+def shaped(model: Model) -> list[str]:
+    """Names of the inputs and results of the main graph that are tensors."""
+    constants = {v.name for v in model.ir.graph.initializers.values()}
+    tensors = (ir.TensorType, type(None))
+    return [n for n, v in values_by_name(model.ir).items() if n not in constants and isinstance(v.type, tensors)]
+
+
 def values_by_name(model: ir.Model) -> dict[str, ir.Value]:
     """Everything that is an input, a constant or a result in the main graph."""
     graph = model.graph

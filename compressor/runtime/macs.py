@@ -4,8 +4,8 @@ from pathlib import Path
 
 from compressor.graph.cost import costed_layers
 from compressor.graph.model import Model
-from compressor.graph.observe import SHAPE, with_shapes
-from compressor.runtime.ort import Feeds, Session
+from compressor.runtime.ort import Feeds
+from compressor.runtime.shapes import observe_shapes
 
 
 def count_macs(model: Model, feeds: Feeds, scratch: Path) -> dict[str, int]:
@@ -19,10 +19,5 @@ def count_macs(model: Model, feeds: Feeds, scratch: Path) -> dict[str, int]:
     layers = costed_layers(model)
     if not layers:
         return {}
-    names = tuple(dict.fromkeys(name for layer in layers for name in layer.tensors))
-    file = scratch / "shapes.onnx"
-    with_shapes(model, names).save(file)
-    outputs = Session(file).run(feeds)
-    file.unlink()
-    shapes = {name: tuple(int(n) for n in outputs[SHAPE + name].tolist()) for name in names}
+    shapes = observe_shapes(model, feeds, scratch, [name for layer in layers for name in layer.tensors])
     return {layer.name: layer.macs(shapes) for layer in layers}
