@@ -26,6 +26,8 @@ class Change:
         bytes_after: of what stands for it now, scales included.
         zeros: share of entries that are zero now; None where the pass does not prune.
         bits: of a weight now: a number, ternary or binary; None where the pass does not quantize.
+        widths: units of a group before and after; None where the pass drops none.
+        tied: the layers that make or read the group.
     """
 
     weight: str
@@ -36,6 +38,8 @@ class Change:
     bytes_after: int = 0
     zeros: float | None = None
     bits: int | str | None = None
+    widths: tuple[int, int] | None = None
+    tied: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

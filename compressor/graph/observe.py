@@ -47,7 +47,9 @@ def with_ranges(model: Model, entries: Mapping[str, int]) -> Model:
 
 
 def with_tensors(model: Model, names: tuple[str, ...]) -> Model:
-    """A copy whose only outputs are the named tensors, each under VALUE and its name."""
+    """A copy that makes nothing but the named tensors, each under VALUE and its name."""
+    from onnx_ir.passes import common  # slow to import
+
     copy = model.copy()
     graph, values = copy.ir.graph, values_by_name(copy.ir)
     outputs = []
@@ -57,6 +59,7 @@ def with_tensors(model: Model, names: tuple[str, ...]) -> Model:
         graph.append(node)
         outputs.append(node.outputs[0])
     _replace_outputs(graph, outputs)
+    common.RemoveUnusedNodesPass()(copy.ir)
     return copy
 
 

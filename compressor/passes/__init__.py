@@ -9,6 +9,7 @@ from compressor.passes.cast import Cast
 from compressor.passes.compact import Compact
 from compressor.passes.correct_bias import CorrectBias
 from compressor.passes.equalize import Equalize
+from compressor.passes.prune_channels import PruneChannels
 from compressor.passes.prune_magnitude import PruneMagnitude
 from compressor.passes.quantize_dynamic import QuantizeDynamic
 from compressor.passes.quantize_static import QuantizeStatic
@@ -20,6 +21,7 @@ AnyPass = Annotated[
     Simplify
     | Equalize
     | Smooth
+    | PruneChannels
     | PruneMagnitude
     | QuantizeDynamic
     | QuantizeStatic
@@ -34,6 +36,7 @@ PASSES: tuple[type[Pass], ...] = (
     Simplify,
     Equalize,
     Smooth,
+    PruneChannels,
     PruneMagnitude,
     QuantizeDynamic,
     QuantizeStatic,
@@ -52,6 +55,7 @@ __all__ = [
     "CorrectBias",
     "Equalize",
     "Pass",
+    "PruneChannels",
     "PruneMagnitude",
     "QuantizeDynamic",
     "QuantizeStatic",

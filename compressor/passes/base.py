@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from compressor.calibration.assignment import Goal, assign
 from compressor.calibration.coding import Order
-from compressor.data import Dataset, Settings
+from compressor.data import Dataset, RandomSource, Settings
 from compressor.errors import PassError, RecipeError
 from compressor.evaluate.judge import Judge
 from compressor.graph.model import Model
@@ -19,6 +19,7 @@ from compressor.graph.select import Selectors, matcher
 from compressor.numerics.levels import Bits
 from compressor.progress import Progress
 from compressor.report import Change, Finding
+from compressor.runtime.ort import Feeds
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,11 @@ class Context:
     scratch: Path
     progress: Progress
     threads: int
+
+    def feeds(self) -> Feeds:
+        """A batch to try things on: of the calibration data, or made up."""
+        data = self.calibration or RandomSource(samples=2).open(self.reference, "random input", self.seed)
+        return data.first().feeds
 
     @cached_property
     def judge(self) -> Judge:
@@ -142,11 +148,9 @@ class Pass(Settings):
     Attributes:
         targets: selectors of the layers to work on; all, when empty.
         ignore: selectors of layers to leave alone.
-        needs_calibration: whether `Context.calibration` must be there.
         may_do_nothing: whether a run may go on when the pass found nothing to change.
     """
 
-    needs_calibration: ClassVar[bool] = False
     may_do_nothing: ClassVar[bool] = False
 
     type: str
@@ -157,6 +161,11 @@ class Pass(Settings):
     def selectors(self) -> Selectors:
         """`targets` and `ignore` as a test."""
         return Selectors(self.targets, self.ignore)
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether `Context.calibration` must be there."""
+        return False
 
     def warnings(self) -> Iterator[str]:
         """What the reader of the report should know about these settings."""

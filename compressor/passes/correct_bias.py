@@ -7,7 +7,7 @@ the drift of the outputs falls by a hundredth.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -35,9 +35,12 @@ Shift = tuple[Twins, Floats]
 class CorrectBias(Pass):
     """Bias correction: restore the mean outputs of quantized layers. Goes last; costs nothing at run time."""
 
-    needs_calibration: ClassVar[bool] = True
-
     type: Literal["correct_bias"] = "correct_bias"
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Always."""
+        return True
 
     def apply(self, model: Model, context: Context) -> Iterator[Finding]:
         """Measure, move and judge, stage by stage."""

@@ -16,7 +16,7 @@ when the model is loaded.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -117,8 +117,6 @@ class ActivationSettings(Settings):
 class QuantizeStatic(Pass):
     """Integer weights and uint8 activations with ranges from calibration: the fast form for convolutions."""
 
-    needs_calibration: ClassVar[bool] = True
-
     type: Literal["quantize_static"] = "quantize_static"
     scheme: Literal["w8a8", "w4a8", "w3a8", "w2a8", "ternary", "binary"] | None = Field(
         default=None, description="short for weights: {bits: …}; w8a8 when neither is given"
@@ -151,6 +149,11 @@ class QuantizeStatic(Pass):
         if self.budget is not None and any(settings.granularity == "per_tensor" for settings in general):
             raise ValueError("a budget goes with granularity per_channel and per_block")
         return self
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Always."""
+        return True
 
     def warnings(self) -> Iterator[str]:
         """Sums of products may saturate."""

@@ -8,7 +8,7 @@ model computes in float stays the same.
 """
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -30,14 +30,17 @@ _WORTH_A_MULTIPLICATION, _WORTH_IT = 0.5, 0.9
 class Smooth(Pass):
     """SmoothQuant: move outliers of activations into the weights of MatMul and Gemm; loses nothing by itself."""
 
-    needs_calibration: ClassVar[bool] = True
-
     type: Literal["smooth"] = "smooth"
     explicit: bool = Field(
         default=True,
         description="write a multiplication per channel where no layer in front can take up the division and it "
         "at least halves the error; otherwise such layers are left alone",
     )
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Always."""
+        return True
 
     def apply(self, model: Model, context: Context) -> Iterator[Finding]:
         """Group the layers by what they read, and smooth each tensor for all of its readers at once."""

@@ -7,7 +7,8 @@ found and follow (`sizes`). What is left are groups (`groups`): units that may g
 all weights at once.
 """
 
-from compressor.graph.channels.groups import ChannelGroup, Channels, Place
+from compressor.graph.channels.coupling import Shapes
+from compressor.graph.channels.groups import ChannelGroup, Channels, Kind, Place
 from compressor.graph.channels.prepare import prepare
 
-__all__ = ["ChannelGroup", "Channels", "Place", "prepare"]
+__all__ = ["ChannelGroup", "Channels", "Kind", "Place", "Shapes", "prepare"]

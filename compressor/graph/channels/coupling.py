@@ -74,6 +74,10 @@ class Coupling:
         """All constants that were met, with their axes."""
         return [(value, axes) for value, axes in self._axes.items() if value.is_initializer()]
 
+    def results(self) -> list[tuple[ir.Value, list[Axis]]]:
+        """All inputs and results that were met, with their axes."""
+        return [(value, axes) for value, axes in self._axes.items() if not value.is_initializer()]
+
     def tie(self, a: Axis, b: Axis) -> Axis:
         """Two axes whose entries meet one to one, or of which one has a single entry; what results."""
         if a.size == 1 or b.size == 1:

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from compressor.graph.channels.costs import Costs
 from compressor.graph.channels.coupling import Coupling, Shapes
 from compressor.graph.channels.rules import couple
 from compressor.graph.model import Model
@@ -85,10 +86,14 @@ class Channels:
     Attributes:
         groups: those that may be pruned, in graph order.
         frozen: those that must stay, each with its reason.
+        shapes: that they were found with.
+        costs: of the model without some units.
     """
 
     def __init__(self, coupling: Coupling) -> None:
         self._coupling = coupling
+        self.shapes = coupling.shapes
+        self.costs = Costs(coupling)
         found = list(_groups(coupling))
         self.groups = tuple(group for group in found if not group.reason and group.makers)
         self.frozen = tuple(group for group in found if group.reason and group.makers)
@@ -102,6 +107,40 @@ class Channels:
             shapes: of all tensors of its main graph in one execution.
         """
         return cls(couple(model, shapes))
+
+    def kept(self, units: Collection[int]) -> dict[str, dict[int, Positions]]:
+        """What is left of the axes of every result when units go: tensor -> axis from the end -> entries.
+
+        Axes that lose nothing are left out.
+        """
+        found: dict[str, dict[int, Positions]] = {}
+        for value, axes in self._coupling.results():
+            masks = {
+                number - len(axes): self._coupling.tags.alive(axis.labels, units)
+                for number, axis in enumerate(axes)
+                if axis.labels is not None
+            }
+            less = {number: np.flatnonzero(mask) for number, mask in masks.items() if not mask.all()}
+            if less and value.name:
+                found[value.name] = less
+        return found
+
+    def mask(self, copy: Model, units: Collection[int]) -> None:
+        """Set what goes with these units to zero in a copy of the model, in all constants, so that it keeps its form."""
+        values = {value.name: value for value in copy.ir.graph.initializers.values()}
+        for value, axes in self._coupling.constants():
+            tensor = value.const_value
+            if tensor is None or not tensor.dtype.is_floating_point() or _is_variance(value):
+                continue
+            masks = [None if a.labels is None else self._coupling.tags.alive(a.labels, units) for a in axes]
+            if all(mask is None or mask.all() for mask in masks):
+                continue
+            target = values[value.name]
+            array = np.array(target.const_value.numpy()) if target.const_value is not None else np.empty(0)
+            for number, mask in enumerate(masks):
+                if mask is not None:
+                    array[(slice(None),) * number + (~mask,)] = 0
+            target.const_value = ir.tensor(array, dtype=tensor.dtype, name=value.name)
 
     def drop(self, units: Collection[int]) -> None:
         """Remove units from all constants, and let all sizes follow; the model is cut once, then look again.
@@ -117,6 +156,10 @@ class Channels:
             if gone.issuperset(group.units):
                 raise ValueError(f"{group.name}: no unit is left")
         self._coupling.cut(sorted(gone))
+
+
+def _is_variance(value: ir.Value) -> bool:
+    return any(node.op_type == "BatchNormalization" and idx == 4 for node, idx in value.uses())
 
 
 def _groups(c: Coupling) -> Iterator[ChannelGroup]:
@@ -174,7 +217,8 @@ def _group(
         return None
     places.sort(key=lambda place: (place.role == "reads", order[place.weight.value]))
     entries = sum(
-        len(place.positions) * ((place.value.const_value.size if place.value.const_value is not None else 0) // max(n, 1))
+        len(place.positions)
+        * ((place.value.const_value.size if place.value.const_value is not None else 0) // max(n, 1))
         for place in atoms[units[0]]
         for n in [c.axes(place.value)[place.axis].size]
     )
@@ -188,7 +232,9 @@ def _place(weight: Weight, axis: int, positions: Sequence[Sequence[int]]) -> Pla
     """Rows or columns of the matrix that are these positions of an axis; None where they are neither."""
     shape = weight.shape
     numbers = np.arange(shape[axis]).reshape([-1 if i == axis else 1 for i in range(len(shape))])
-    spread = layout_of(weight.uses[0], shape).to_matrix(np.broadcast_to(numbers, shape).astype(np.float32)).astype(np.int64)
+    spread = (
+        layout_of(weight.uses[0], shape).to_matrix(np.broadcast_to(numbers, shape).astype(np.float32)).astype(np.int64)
+    )
     along_rows, along_columns = (spread == spread[:, :1]).all(), (spread == spread[:1]).all()
     if along_rows == along_columns:
         return None
@@ -225,5 +271,3 @@ def _named(group: ChannelGroup, taken: set[str]) -> ChannelGroup:
         number += 1
     taken.add(name)
     return replace(group, name=name)
-
-

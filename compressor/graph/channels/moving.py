@@ -151,7 +151,9 @@ def pad(c: Coupling, node: ir.Node) -> None:
     sizes = c.sizes(node.outputs[0]) or ()
     listed = constant(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] is not None else np.arange(len(before))
     mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "constant"
-    after = [axis if axis.size == size else Axis(size, None, axis.why) for axis, size in zip(before, sizes, strict=True)]
+    after = [
+        axis if axis.size == size else Axis(size, None, axis.why) for axis, size in zip(before, sizes, strict=True)
+    ]
     for axis in (a for a, b in zip(before, after, strict=True) if a is not b):
         if amounts is None or listed is None or mode != "constant":
             c.freeze(axis, f"Pad {node.name} adds to it")
@@ -238,9 +240,7 @@ def _asked_for(c: Coupling, node: ir.Node, idx: int, position: int, size: int) -
     return Axis(size, None, f"{node.op_type} {node.name} repeats something as often as is computed")
 
 
-def _sliced(
-    c: Coupling, node: ir.Node, axis: Axis, size: int, position: int, ends: tuple[int, int] | None
-) -> Axis:
+def _sliced(c: Coupling, node: ir.Node, axis: Axis, size: int, position: int, ends: tuple[int, int] | None) -> Axis:
     """What a slice leaves of an axis; `ends` as written, None where they are computed or entries are left out."""
     if axis.labels is None:
         return Axis(size, None, axis.why)
@@ -280,9 +280,7 @@ def _write_amount(c: Coupling, node: ir.Node, position: int, labels: Labels, ali
     put(c, Use(node, 1), position, int(alive(labels).sum()))
 
 
-def _write_ends(
-    c: Coupling, node: ir.Node, position: int, labels: Labels, ends: tuple[int, int], alive: Alive
-) -> None:
+def _write_ends(c: Coupling, node: ir.Node, position: int, labels: Labels, ends: tuple[int, int], alive: Alive) -> None:
     left = alive(labels)
     if not left.all():
         start, stop = (int(left[:end].sum()) for end in ends)

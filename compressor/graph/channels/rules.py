@@ -50,7 +50,9 @@ def _apply(c: Coupling, node: ir.Node) -> None:
     for captured in _captured(node):
         for axis in c.axes(captured):
             c.freeze(axis, f"{node.op_type} {node.name} reads it in a branch or loop")
-    unseen = next((v.name for v in (*node.inputs, *node.outputs) if v is not None and v.name and c.sizes(v) is None), "")
+    unseen = next(
+        (v.name for v in (*node.inputs, *node.outputs) if v is not None and v.name and c.sizes(v) is None), ""
+    )
     rule = None if node.domain or unseen else _RULES.get(node.op_type)
     if rule is None:
         c.freeze_all(node, f"{node.op_type} {node.name} is not understood")
@@ -208,7 +210,9 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(_UNARY, _as_first),
     **dict.fromkeys(_BROADCASTING, _elementwise),
     **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax", "CumSum", "TopK", "LRN"), _across),
-    **dict.fromkeys(("MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"), _spatial),
+    **dict.fromkeys(
+        ("MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"), _spatial
+    ),
     "GridSample": _spatial,
     **dict.fromkeys(("RoiAlign", "MaxRoiPool"), _roi),
     **dict.fromkeys(("Resize", "Upsample"), _resize),

@@ -31,6 +31,11 @@ class Tags:
         self._products: dict[tuple[int, ...], int] = {}
         self._frozen: dict[int, str] = {}
 
+    @property
+    def count(self) -> int:
+        """How many tags there are."""
+        return len(self._parent)
+
     def fresh(self, count: int) -> Labels:
         """Tags that nothing is tied to, of a new family."""
         first = len(self._parent)
@@ -108,10 +113,17 @@ class Tags:
 
     def alive(self, labels: Labels, dropped: Collection[int]) -> Mask:
         """Which entries stay when these atoms go."""
+        gone = np.zeros(len(self._parent), np.bool_)
+        gone[list(dropped)] = True
+        return ~gone[self.table(labels)].any(axis=-1)
+
+    def table(self, labels: Labels) -> Labels:
+        """The atoms that each entry needs to stay, (entries, most atoms of one), some twice."""
         roots, places = np.unique(self.find(labels), return_inverse=True)
-        gone = set(dropped)
-        stay = np.array([gone.isdisjoint(self._atoms_of(root)) for root in roots.tolist()], np.bool_)
-        return stay[places.reshape(labels.shape)]
+        needs = [tuple(self._atoms_of(root)) for root in roots.tolist()]
+        most = max(map(len, needs), default=1)
+        rows = np.array([(*atoms, *atoms[:1] * (most - len(atoms))) for atoms in needs], np.int64)
+        return rows.reshape(-1, most)[places.reshape(labels.shape)]
 
     def _merge_families(self, low: Labels, high: Labels) -> None:
         pairs = np.unique(np.stack([self._root_of_family(low), self._root_of_family(high)]), axis=1)
@@ -184,8 +196,10 @@ class Tags:
         flat = roots[tuple(slice(None) if axis in along else 0 for axis in range(roots.ndim))]
         if len(along) == 1:
             return [(along[0], flat)]
-        places = [np.unique(np.moveaxis(flat, a, 0).reshape(n, -1), axis=0, return_index=True, return_inverse=True)
-                  for a, n in enumerate(flat.shape)]
+        places = [
+            np.unique(np.moveaxis(flat, a, 0).reshape(n, -1), axis=0, return_index=True, return_inverse=True)
+            for a, n in enumerate(flat.shape)
+        ]
         small = flat[np.ix_(*(index for _, index, _ in places))]
         inverses = [inverse.reshape(-1) for _, _, inverse in places]
         parts = [self._parts.get(tag) for tag in small.reshape(-1).tolist()]

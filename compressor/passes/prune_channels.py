@@ -1,0 +1,244 @@
+"""Make layers narrower: whole channels, neurons, attention heads and hidden units go, from all that make or read them.
+
+Which must go together is found in the graph alone (`graph/channels`). Three things are kept apart:
+
+- which units of a group go first: those that the layers that read them can best do without, once their other
+  weights make up for it (`numerics/elimination.py`), or those with the smallest weights;
+- how many of each group go: every group is tried alone at one width, the drift of the model's outputs is measured,
+  and widths are chosen so that the budget is met with the least sum of drifts,
+
+      drift(group, width) ≈ drift(group, probe) · error(group, width) / error(group, probe);
+
+- what becomes of the rest: layer by layer, from the input to the output, weights and biases are fitted anew by least
+  squares to what the unpruned model makes there (`calibration/repair.py`).
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from compressor.calibration.narrowing import Cost, dropped_units, widths_of_equal_share, widths_of_least_loss
+from compressor.calibration.prospects import Doubles, Prospect, by_magnitude, by_second_order, narrowed
+from compressor.calibration.repair import Fitted, fits, repair
+from compressor.errors import PassError
+from compressor.graph.channels import ChannelGroup, Channels, Kind, Shapes, prepare
+from compressor.graph.model import Model
+from compressor.graph.select import Selectors
+from compressor.passes.base import Context, Pass
+from compressor.report import Change, Finding, Skip
+from compressor.runtime import latency
+from compressor.runtime.shapes import observe_shapes
+
+_KINDS: tuple[Kind, ...] = ("channels", "neurons", "heads", "hidden_units")
+
+_MULTIPLES: dict[Kind, int] = {"channels": 16, "neurons": 8, "heads": 1, "head_channels": 4, "hidden_units": 8}
+"""What is fast on x86: blocks of 16 channels in convolutions; products take any size, a vector register has 8 or 16."""
+
+_NARROW = 64
+"""Channels below which half a block is worth it."""
+
+_MOST_WIDTHS = 24
+_TRIALS = 5
+_CLOSE = 0.93
+"""Share of the latency wanted that is near enough to it."""
+
+_SECONDS = 1.5
+
+
+class PruneChannels(Pass):
+    """Make layers narrower (structured): smaller and faster. Give macs, parameters, latency or sparsity."""
+
+    type: Literal["prune_channels"] = "prune_channels"
+    macs: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="multiply-accumulates to keep, as a share of what the model has at this point"
+    )
+    parameters: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="instead: parameters to keep, as a share"
+    )
+    latency: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="instead: time of an execution to keep, as a share, measured on this machine"
+    )
+    sparsity: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="instead: share of the units to drop"
+    )
+    scope: Literal["global", "layer"] = Field(
+        default="global",
+        description="groups give up what the outputs miss least, or all the same share; layer is meant for comparisons",
+    )
+    structure: Annotated[tuple[Kind, ...], Field(min_length=1)] = Field(
+        default=_KINDS,
+        description="what may go: channels of convolutions, neurons of products, attention heads, what is inside of heads "
+        "(head_channels), hidden units of recurrent layers",
+    )
+    importance: Literal["second_order", "magnitude"] = Field(
+        default="second_order",
+        description="which units go first: what the layers that read them can best make up for, on calibration data, "
+        "or those with the smallest weights",
+    )
+    repair: bool = Field(
+        default=True, description="fit the layers that are left to the outputs of the unpruned ones, on calibration data"
+    )
+    round_to: Annotated[int, Field(ge=1, le=256)] | None = Field(
+        default=None,
+        description="widths become multiples of this; when left out, what is fast: 16 for channels, 8 where there are "
+        "fewer than 64 of them, 8 for neurons and hidden units, 1 for heads",
+    )
+    min_width: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.125, description="share of every group that stays at least; never fewer than round_to units, nor than one"
+    )
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        given = [name for name in ("macs", "parameters", "latency", "sparsity") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError("give one of macs, parameters, latency and sparsity, for example macs: 0.5")
+        return self
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Unless units go by the magnitude of their weights, and nothing is repaired."""
+        return self.importance == "second_order" or self.repair
+
+    def apply(self, model: Model, context: Context) -> Iterator[Finding]:
+        """Find the groups, choose, cut, and repair."""
+        feeds = context.feeds()
+        prepare(model, observe_shapes(model, feeds, context.scratch))
+        shapes = observe_shapes(model, feeds, context.scratch)
+        channels = Channels.of(model, shapes)
+        yield from (_frozen(group) for group in channels.frozen)
+        chosen: list[tuple[ChannelGroup, list[int]]] = []
+        for group in channels.groups:
+            reason = self._refusal(group)
+            if reason is None:
+                chosen.append((group, self._widths(group)))
+            else:
+                yield Skip(group.name, group.kind, reason)
+        if chosen:
+            yield from self._prune(model, channels, chosen, context)
+
+    def _refusal(self, group: ChannelGroup) -> str | None:
+        """Why a group is left alone; None when it is to be pruned."""
+        makers = [(place.weight.names, place.weight.layer) for place in group.makers]
+        if group.kind not in self.structure:
+            return f"structure does not name {group.kind}"
+        if not any(Selectors(self.targets).match(*layer) for layer in makers):
+            return "targets select none of the layers that make it"
+        if self.ignore and any(Selectors(self.ignore).match(*layer) for layer in makers):
+            return "ignore names a layer that makes it"
+        if len(self._widths(group)) < 2:
+            return f"{group.width} is as narrow as it may get in multiples of {self._multiple(group)}"
+        return None
+
+    def _multiple(self, group: ChannelGroup) -> int:
+        if self.round_to is not None:
+            return self.round_to if group.kind != "heads" else 1
+        narrow = group.kind == "channels" and group.width < _NARROW
+        return 8 if narrow else _MULTIPLES[group.kind]
+
+    def _widths(self, group: ChannelGroup) -> list[int]:
+        """What a group may become, descending, the width it has first."""
+        multiple = self._multiple(group)
+        least = max(math.ceil(self.min_width * group.width), multiple)
+        narrower = range((group.width - 1) // multiple * multiple, least - 1, -multiple)
+        return [group.width, *narrower[:: -(-len(narrower) // _MOST_WIDTHS) or 1]]
+
+    def _prune(
+        self, model: Model, channels: Channels, groups: Sequence[tuple[ChannelGroup, list[int]]], context: Context
+    ) -> Iterator[Finding]:
+        prospects, losses = self._prospects(model, channels, groups, context)
+        widths = self._choose(model, channels, prospects, losses, context)
+        dropped = dropped_units(prospects, widths)
+        before, kept = model.copy(), channels.kept(dropped)
+        channels.drop(dropped)
+        fitted: dict[str, Fitted] = {}
+        if self.repair and dropped:
+            fitted = {found.name: found for found in repair(model, before, fits(model, kept), context)}
+        for prospect, width in zip(prospects, widths, strict=True):
+            yield _finding(prospect, width, fitted)
+
+    def _prospects(
+        self, model: Model, channels: Channels, groups: Sequence[tuple[ChannelGroup, list[int]]], context: Context
+    ) -> tuple[list[Prospect], list[Doubles]]:
+        """Every group with its widths, and what each width loses."""
+        if self.importance == "magnitude":
+            prospects = list(by_magnitude(groups))
+            return prospects, [prospect.errors() for prospect in prospects]
+        prospects, losses = [], []
+        untouched = context.judge.drift(model) if self.scope == "global" else 0.0
+        for prospect in by_second_order(model, groups, context):
+            drift = context.judge.drift(narrowed(model, channels, prospect)) if self.scope == "global" else 0.0
+            prospects.append(replace(prospect, probed={}))
+            losses.append(prospect.losses(max(drift - untouched, 0.0)))
+        return prospects, losses
+
+    def _choose(
+        self, model: Model, channels: Channels, prospects: Sequence[Prospect], losses: Sequence[Doubles], context: Context
+    ) -> list[int]:
+        costs = channels.costs
+        if self.macs is not None:
+            return self._within(prospects, losses, costs.macs, self.macs * costs.macs(()))
+        if self.parameters is not None:
+            return self._within(prospects, losses, costs.parameters, self.parameters * costs.parameters(()))
+        if self.sparsity is not None:
+            units = sum(prospect.group.width for prospect in prospects)
+            return self._within(prospects, losses, lambda gone: units - len(gone), (1 - self.sparsity) * units)
+        return self._within_latency(model, channels, prospects, losses, context)
+
+    def _within(
+        self, prospects: Sequence[Prospect], losses: Sequence[Doubles], cost: Cost, limit: float
+    ) -> list[int]:
+        if self.scope == "layer":
+            return widths_of_equal_share(prospects, cost, limit)
+        return widths_of_least_loss(prospects, losses, cost, limit)
+
+    def _within_latency(
+        self, model: Model, channels: Channels, prospects: Sequence[Prospect], losses: Sequence[Doubles], context: Context
+    ) -> list[int]:
+        """Multiply-accumulates are given out until the time that is measured is near the one that is wanted."""
+        wanted, share = self.latency or 1.0, self.latency or 1.0
+        whole, best, tried = channels.costs.macs(()), None, []
+        for _ in context.progress.track(range(_TRIALS), "latency", _TRIALS):
+            widths = self._within(prospects, losses, channels.costs.macs, share * whole)
+            ratio = _timed(model, channels.shapes, dropped_units(prospects, widths), context)
+            tried.append(ratio)
+            if ratio <= wanted:
+                best = widths
+                if ratio >= _CLOSE * wanted:
+                    break
+            share = min(share * wanted / ratio, 0.99)
+        if best is None:
+            raise PassError(f"latency {wanted:g} is not reached; the nearest was {min(tried):.2f}; ask for less")
+        return best
+
+
+def _timed(model: Model, shapes: Shapes, dropped: Sequence[int], context: Context) -> float:
+    """Time of an execution without these units, as a share of that with all of them."""
+    with TemporaryDirectory(dir=context.scratch) as folder:
+        before, after = Path(folder) / "before.onnx", Path(folder) / "after.onnx"
+        model.save(before)
+        trial = model.copy()
+        Channels.of(trial, shapes).drop(dropped)
+        trial.save(after)
+        return latency.compare(before, after, context.feeds(), context.threads, _SECONDS).ratio.median
+
+
+def _frozen(group: ChannelGroup) -> Skip:
+    return Skip(group.name, group.kind, group.reason)
+
+
+def _finding(prospect: Prospect, width: int, fitted: Mapping[str, Fitted]) -> Finding:
+    group = prospect.group
+    tied = tuple(dict.fromkeys(place.weight.name for place in group.places))
+    if width == group.width:
+        return Skip(group.name, group.kind, "the budget is met with less loss elsewhere")
+    error = float(prospect.errors()[prospect.widths.index(width)])
+    repaired = [fitted[name].after for name in (place.weight.name for place in group.readers) if name in fitted]
+    detail = f"{group.width} → {width} {group.kind.replace('_', ' ')}"
+    size = sum(place.weight.nbytes for place in group.places)
+    del repaired, error
+    return Change(group.name, group.kind, detail, bytes_before=0, bytes_after=0 * size, widths=(group.width, width), tied=tied)
