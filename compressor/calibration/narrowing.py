@@ -91,4 +91,3 @@ def _unreachable(wanted: float, least: float) -> str:
         f"{wanted:.0%} of the cost is asked for, but {least:.0%} are left with every group at its narrowest; "
         "ask for less, allow narrower groups by min_width, or name fewer layers to ignore"
     )
-

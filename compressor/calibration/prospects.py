@@ -1,7 +1,8 @@
 """What becomes of groups of channels when they get narrower: which units go first, and what each width costs."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from compressor.calibration.coding import Surroundings
 from compressor.calibration.moments import collect_moments
 from compressor.errors import PassError
-from compressor.graph.channels import ChannelGroup, Channels, Place
+from compressor.graph.channels import ChannelGroup, Channels, Place, Shapes
 from compressor.graph.inputs import LayerInput, layer_input
 from compressor.graph.model import Model
 from compressor.numerics.affine import Floats
@@ -47,7 +48,6 @@ class Prospect:
         """Of what reads the group, as a share of the power of its output, at every width."""
         return self.elimination.errors[[self.group.width - width for width in self.widths]]
 
-
     def losses(self, drift: float) -> Doubles:
         """Drift of the model's outputs at every width, when this was measured at the probe."""
         errors = self.errors()
@@ -59,8 +59,9 @@ def narrowed(model: Model, channels: Channels, prospect: Prospect) -> Model:
     """A copy in which a group counts for no more than it would at the probed width, its readers making up for it."""
     trial, dropped = model.copy(), prospect.dropped(prospect.probe)
     for weight in trial.weights():
-        if weight.value.name in prospect.probed:
-            weight.store(prospect.probed[weight.value.name])
+        made_up = prospect.probed.get(weight.value.name or "")
+        if made_up is not None:
+            weight.store(made_up)
     if prospect.group.relaxed:
         Channels.of(trial, channels.shapes).drop(dropped)
     else:
@@ -81,14 +82,15 @@ def by_magnitude(groups: Sequence[tuple[ChannelGroup, Sequence[int]]]) -> Iterat
 
 
 def by_second_order(
-    model: Model, groups: Sequence[tuple[ChannelGroup, Sequence[int]]], context: Surroundings
+    model: Model, shapes: Shapes, groups: Sequence[tuple[ChannelGroup, Sequence[int]]], context: Surroundings
 ) -> Iterator[Prospect]:
     """Units that the layers that read them can best do without go first (`numerics/elimination.py`).
 
     Where what a layer reads cannot be seen as rows, as in recurrent layers, its weights speak for it.
 
     Args:
-        model: whose channels these are; it may be edited between two of them, but not its arrays.
+        model: whose channels these are.
+        shapes: of its tensors for one sample.
         groups: each with the widths it may have, descending.
         context: samples.
 
@@ -98,19 +100,23 @@ def by_second_order(
     """
     if context.calibration is None:
         raise PassError("importance second_order needs data.calibration; or take importance: magnitude")
-    waiting = list(groups)
+    data, waiting = context.calibration, list(groups)
     while waiting:
         taken, needs = _as_many_as_fit(waiting)
         waiting = waiting[len(taken) :]
-        data = context.calibration
         moments = dict(
             collect_moments(model, list(needs.items()), data, context.scratch, context.progress, context.threads)
         )
         for group, widths in context.progress.track(taken, "channels", len(taken)):
-            yield _second_order(group, widths, moments)
+            yield _second_order(group, widths, moments, lambda place: len(data) * _positions(place, shapes))
 
 
-def _second_order(group: ChannelGroup, widths: Sequence[int], moments: Mapping[LayerInput, Doubles]) -> Prospect:
+def _second_order(
+    group: ChannelGroup,
+    widths: Sequence[int],
+    moments: Mapping[LayerInput, Doubles],
+    rows: Callable[[Place], int],
+) -> Prospect:
     readers: dict[str, Reader] = {}
     scores = np.zeros(group.width)
     seen = [(place, _seen(place)) for place in group.readers]
@@ -120,14 +126,20 @@ def _second_order(group: ChannelGroup, widths: Sequence[int], moments: Mapping[L
         else:
             matrix = place.weight.matrix()
             grouped = matrix.reshape(source.groups, -1, matrix.shape[1])
-            readers[place.weight.value.name or ""] = Reader(grouped, moments[source], place.positions)
+            readers[place.weight.value.name or ""] = Reader(grouped, moments[source], place.positions, rows(place))
     if not group.readers:
         scores += sum((_shares(place, range(group.width)) for place in group.makers), start=np.zeros(group.width))
     probe = _middle(widths)
     first = eliminate(list(readers.values()), group.width, group.width - probe, scores)
-    probed = {name: reader.weights.reshape(-1, reader.weights.shape[2]).astype(np.float32) for name, reader in readers.items()}
+    probed = {name: reader.matrix() for name, reader in readers.items()}
     rest = eliminate(list(readers.values()), group.width, probe - widths[-1], scores, first)
     return Prospect(group, tuple(widths), rest, probe, probed)
+
+
+def _positions(place: Place, shapes: Shapes) -> int:
+    """Rows that a layer multiplies for one sample."""
+    shape = shapes.get(place.weight.uses[0].node.outputs[0].name or "", ())
+    return prod(shape) // max(len(place.weight.matrix()), 1)
 
 
 def _as_many_as_fit(
@@ -137,9 +149,10 @@ def _as_many_as_fit(
     taken: list[tuple[ChannelGroup, Sequence[int]]] = []
     needs: dict[LayerInput, int] = {}
     for entry in groups:
-        sources = {source: place.weight.matrix().shape[1] for place in entry[0].readers if (source := _seen(place))}
-        together = needs | sources
-        size = 2 * sum(source.groups * width * width for source, width in together.items()) * np.dtype(np.float64).itemsize
+        sources = ((_seen(place), place.weight.matrix().shape[1]) for place in entry[0].readers)
+        together = needs | {source: width for source, width in sources if source is not None}
+        entries = 2 * sum(source.groups * width * width for source, width in together.items())
+        size = entries * np.dtype(np.float64).itemsize
         if taken and size > _BYTES_AT_ONCE:
             break
         taken.append(entry)
@@ -164,5 +177,3 @@ def _shares(place: Place, units: Sequence[int]) -> Doubles:
 
 def _middle(widths: Sequence[int]) -> int:
     return widths[len(widths) // 2]
-
-

@@ -8,23 +8,24 @@ Neural Networks"). Its inputs are those of the pruned model, whose earlier layer
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compressor.calibration.coding import Surroundings
-from compressor.data import Dataset
+from compressor.calibration.kept import KeptBatches
 from compressor.errors import PassError
 from compressor.graph.biases import bias_refusal, move_bias
 from compressor.graph.edit import settle
-from compressor.graph.inputs import LayerInput, layer_input
+from compressor.graph.inputs import LayerInput, layer_input, stride
 from compressor.graph.model import Model
 from compressor.graph.observe import VALUE, with_tensors
 from compressor.graph.outlets import Outlet, outlet
 from compressor.graph.twins import Twins
 from compressor.graph.weights import Weight
 from compressor.numerics.affine import Floats
-from compressor.numerics.regression import Regression
+from compressor.numerics.regression import Regression, fitted
 from compressor.runtime.ort import Array, Session
 
 ROWS = 32768
@@ -84,76 +85,90 @@ def fits(model: Model, kept: Mapping[str, Mapping[int, NDArray[np.int64]]]) -> l
     return found
 
 
-def repair(model: Model, reference: Model, stages: Sequence[Sequence[Fit]], context: Surroundings, damping: float = 0.01
-) -> Iterator[Fitted]:
+def repair(model: Model, reference: Model, stages: Sequence[Sequence[Fit]], context: Surroundings) -> Iterator[Fitted]:
     """Fit layers stage by stage, each on the model as fitted so far.
 
+    A layer is left as it is where a fit to three quarters of the rows does not serve the others better.
+
     Raises:
-        PassError: there is no calibration data, or an activation is not finite.
+        PassError: there is no calibration data.
     """
     if context.calibration is None:
         raise PassError("repair needs data.calibration")
-    for stage in context.progress.track(stages, "repair", len(stages)):
-        regressions = _collect(model, reference, stage, context.calibration, context.scratch, context.threads)
-        for fit, regression in zip(stage, regressions, strict=True):
-            yield _fitted(model, fit, regression, damping)
+    with TemporaryDirectory(dir=context.scratch) as folder:
+        batches = KeptBatches(context.calibration, Path(folder))
+        for stage in context.progress.track(stages, "repair", len(stages)):
+            seen = _collect(model, reference, stage, batches, context)
+            for fit, samples in zip(stage, seen, strict=True):
+                yield _fitted(model, fit, samples)
+
+
+class _Samples:
+    """What a layer reads and what is missing in its result, of three quarters of the rows and of the others."""
+
+    def __init__(self, fit: Fit) -> None:
+        self._fit = fit
+        rows, columns = fit.weight.matrix().shape
+        sizes = fit.source.groups, columns, rows // fit.source.groups
+        self.seen, self.unseen = Regression(*sizes), Regression(*sizes)
+        self.power = 0.0
+
+    def update(self, x: Floats, found: Floats, wanted: Floats, limit: int) -> None:
+        """Fold in a batch: the layer's input, its result, and what the reference makes there."""
+        rows = self._fit.source.rows(x, limit)
+        whole = wanted if self._fit.kept is None else wanted.take(self._fit.kept, self._fit.outlet.axis)
+        missing = self._rows(whole - found, rows.shape[0], limit)
+        some = -(-3 * rows.shape[1] // 4)
+        self.seen.update(rows[:, :some], missing[:, :some])
+        self.unseen.update(rows[:, some:], missing[:, some:])
+        self.power += float(np.square(self._rows(whole, rows.shape[0], limit), dtype=np.float64).sum())
+
+    def _rows(self, result: Floats, groups: int, limit: int) -> Floats:
+        """(groups, rows, outputs), at the same places as the rows of the layer's input."""
+        flat = np.moveaxis(result, self._fit.outlet.axis, -1).reshape(-1, result.shape[self._fit.outlet.axis])
+        thinned = flat[:: stride(len(flat), limit)]
+        return thinned.reshape(len(thinned), groups, -1).swapaxes(0, 1)
 
 
 def _collect(
-    model: Model, reference: Model, stage: Sequence[Fit], data: Dataset, scratch: Path, threads: int
-) -> list[Regression]:
+    model: Model, reference: Model, stage: Sequence[Fit], batches: KeptBatches, context: Surroundings
+) -> list[_Samples]:
     names = tuple(dict.fromkeys(fit.outlet.tensor for fit in stage))
-    files = scratch / "pruned.onnx", scratch / "reference.onnx"
+    files = context.scratch / "pruned.onnx", context.scratch / "reference.onnx"
     with_tensors(model, (*names, *{fit.source.tensor for fit in stage} - set(names))).save(files[0])
     with_tensors(reference, names).save(files[1])
-    sessions = Session(files[0], threads), Session(files[1], threads)
-    batches = -(-len(data) // data.batch)
-    regressions = [Regression(fit.source.groups, *_sizes(fit)) for fit in stage]
-    for batch in data.batches():
-        found, wanted = (session.run(batch.feeds) for session in sessions)
-        for fit, regression in zip(stage, regressions, strict=True):
-            limit = -(-ROWS // batches)
-            rows = fit.source.rows(found[VALUE + fit.source.tensor].astype(np.float32, copy=False), limit)
-            missing = _missing(fit, found, wanted)
-            regression.update(rows, _thinned(missing, fit.outlet.axis, rows.shape))
+    sessions = [Session(file, context.threads) for file in files]
+    samples = [_Samples(fit) for fit in stage]
+    limit = -(-ROWS // len(batches))
+    for feeds in batches:
+        found, wanted = (session.run(feeds) for session in sessions)
+        for fit, sample in zip(stage, samples, strict=True):
+            source, result = VALUE + fit.source.tensor, VALUE + fit.outlet.tensor
+            sample.update(_real(found[source]), _real(found[result]), _real(wanted[result]), limit)
     for session, file in zip(sessions, files, strict=True):
         session.close()
         file.unlink()
-    return regressions
+    return samples
 
 
-def _missing(fit: Fit, found: Mapping[str, Array], wanted: Mapping[str, Array]) -> Floats:
-    name = VALUE + fit.outlet.tensor
-    whole = wanted[name].astype(np.float32, copy=False)
-    if fit.kept is not None:
-        whole = whole.take(fit.kept, fit.outlet.axis)
-    missing: Floats = whole - found[name].astype(np.float32, copy=False)
-    return missing
+def _real(array: Array) -> Floats:
+    return array.astype(np.float32, copy=False)
 
 
-def _thinned(missing: Floats, axis: int, shape: tuple[int, ...]) -> Floats:
-    """(groups, rows, outputs), at the same places as the rows of the layer's input, of this shape."""
-    rows = np.moveaxis(missing, axis, -1).reshape(-1, missing.shape[axis])
-    stride = -(-len(rows) // shape[1])
-    return rows[::stride].reshape(shape[1], shape[0], -1).swapaxes(0, 1)
-
-
-def _sizes(fit: Fit) -> tuple[int, int]:
-    """Inputs and outputs of one group."""
+def _fitted(model: Model, fit: Fit, samples: _Samples) -> Fitted:
     rows, columns = fit.weight.matrix().shape
-    return columns, rows // fit.source.groups
-
-
-def _fitted(model: Model, fit: Fit, regression: Regression, damping: float) -> Fitted:
-    columns, rows = _sizes(fit)
-    nothing = np.zeros((fit.source.groups, rows, columns)), np.zeros((fit.source.groups, rows))
-    before = regression.error(*nothing)
-    weights, bias = regression.solve(*nothing, damping)
-    after = regression.error(weights, bias)
-    change = weights.reshape(-1, columns)
-    fit.weight.store((fit.weight.matrix() + change).astype(np.float32))
-    place = Twins(fit.weight.name, fit.weight.layer, fit.outlet.tensor, fit.outlet.tensor, fit.outlet.axis, rows * fit.source.groups)
+    groups = fit.source.groups
+    nothing = np.zeros((groups, rows // groups, columns)), np.zeros((groups, rows // groups))
+    total = samples.seen + samples.unseen
+    before = total.wanted / samples.power if samples.power > 0 else 0.0
+    found = fitted(samples.seen, samples.unseen, *nothing)
+    if found is None:
+        return Fitted(fit.weight.name, before, before)
+    weights, bias = found
+    fit.weight.store((fit.weight.matrix() + weights.reshape(-1, columns)).astype(np.float32))
+    tensor, axis = fit.outlet.tensor, fit.outlet.axis
+    place = Twins(fit.weight.name, fit.weight.layer, tensor, tensor, axis, rows)
     if bias_refusal(model, place) is None:
         move_bias(model, place, bias.reshape(-1).astype(np.float32))
         settle(model.ir)
-    return Fitted(fit.weight.name, before, after)
+    return Fitted(fit.weight.name, before, before * total.error(weights, bias))

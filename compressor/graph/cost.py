@@ -3,10 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 
+from compressor.graph.edit import new_initializer
 from compressor.graph.model import Model
+from compressor.graph.reading import WORKING_OPSET
 from compressor.graph.weights import attribute
 
 Shape = tuple[int, ...]
@@ -34,6 +38,35 @@ class CostedLayer:
             shapes: of every tensor in `tensors`.
         """
         return _MACS[self.layer](self.node, *(shapes[name] for name in self.tensors))
+
+
+def alone(layer: CostedLayer, shapes: dict[str, Shape]) -> Model | None:
+    """A model of one layer with weights of noise, at these sizes; None for layers other than convolutions and products.
+
+    Args:
+        layer: of any model; its constants become constants, its other inputs become inputs.
+        shapes: of every tensor in `tensors`.
+    """
+    if layer.layer not in ("Conv", "ConvTranspose", "MatMul", "Gemm"):
+        return None
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": WORKING_OPSET}, name="alone")
+    inputs = []
+    for value, name in zip(layer.node.inputs[:2], layer.tensors[:2], strict=True):
+        if value is not None and value.is_initializer():
+            noise = np.random.default_rng(0).standard_normal(shapes[name]).astype(np.float32)
+            inputs.append(new_initializer(graph, name, noise))
+        else:
+            real = ir.TensorType(ir.DataType.FLOAT)
+            inputs.append(ir.Value(name=f"{name}_in", shape=ir.Shape(shapes[name]), type=real))
+            graph.inputs.append(inputs[-1])
+    attributes = dict(layer.node.attributes)
+    if "group" in attributes and layer.layer == "Conv":
+        attributes["group"] = ir.AttrInt64("group", shapes[layer.tensors[0]][1] // shapes[layer.tensors[1]][1])
+    node = ir.Node("", layer.layer, inputs, list(attributes.values()), name=layer.name)
+    node.outputs[0].name, node.outputs[0].type = "out", ir.TensorType(ir.DataType.FLOAT)
+    graph.append(node)
+    graph.outputs.append(node.outputs[0])
+    return Model(ir.Model(graph, ir_version=10), Path("alone"), 0)
 
 
 def costed_layers(model: Model) -> tuple[CostedLayer, ...]:

@@ -38,11 +38,11 @@ class LayerInput:
         """(groups, rows, inputs): all of them, or about `limit` evenly strided ones."""
         if not self.kernel:
             rows = x.reshape(1, -1, x.shape[-1])
-            return rows[:, :: _stride(rows.shape[1], limit)]
+            return rows[:, :: stride(rows.shape[1], limit)]
         view = patches(x, self.kernel, self.strides, self.dilations, self._padding(x.shape[2:]))
         count = len(self.kernel)
         places = int(np.prod(view.shape[: 1 + count]))
-        picked = np.unravel_index(np.arange(0, places, _stride(places, limit)), view.shape[: 1 + count])
+        picked = np.unravel_index(np.arange(0, places, stride(places, limit)), view.shape[: 1 + count])
         rows = view[picked].reshape(len(picked[0]), self.groups, -1)
         return rows.swapaxes(0, 1)
 
@@ -96,6 +96,6 @@ def _integers(node: ir.Node, name: str, default: tuple[int, ...]) -> tuple[int, 
     return default if found is None else tuple(found.as_ints())
 
 
-def _stride(count: int, limit: int) -> int:
+def stride(count: int, limit: int) -> int:
     """How many places to go on to keep about `limit` of `count`; odd, so as not to fall in with rows of an image."""
     return max(count // max(limit, 1), 1) | 1 if count > limit else 1

@@ -22,7 +22,7 @@ Doubles = NDArray[np.float64]
 Positions = NDArray[np.int64]
 
 DAMPING = 0.01
-"""Share of the mean of H's diagonal that is added to it."""
+"""Share of the mean of H's diagonal that is added to it, however many rows there were."""
 
 _STEPS = 64
 """Rounds, about, in which all units of a layer would be eliminated."""
@@ -35,16 +35,24 @@ class Reader:
         weights: (groups, rows, inputs).
         moments: H, (groups, inputs, inputs).
         positions: inputs of each unit, in every group the same.
+        rows: that the moments were taken over; the fewer there are for each input, the less they are trusted.
     """
 
-    def __init__(self, weights: Floats, moments: Doubles, positions: Sequence[Positions]) -> None:
+    def __init__(
+        self, weights: Floats, moments: Doubles, positions: Sequence[Positions], rows: float = float("inf")
+    ) -> None:
         size = moments.shape[1]
         mean = np.einsum("gii->g", moments) / size
-        damped = moments + np.eye(size) * np.where(mean > 0, DAMPING * mean, 1.0)[:, None, None]
+        damping = DAMPING + size / max(rows, 1)
+        damped = moments + np.eye(size) * np.where(mean > 0, damping * mean, 1.0)[:, None, None]
         self.weights = weights.astype(np.float64)
         self.power = max(float(np.einsum("gri,gij,grj->", self.weights, damped, self.weights, optimize=True)), 1e-300)
         self._inverse = np.linalg.inv(damped)
         self._positions = positions
+
+    def matrix(self) -> Floats:
+        """The weights as they are now, (groups · rows, inputs)."""
+        return self.weights.reshape(-1, self.weights.shape[2]).astype(np.float32)
 
     def costs(self, units: Sequence[int]) -> Doubles:
         """What the output would err by, as a share of its power, without each of these units."""

@@ -15,8 +15,8 @@ from compressor.numerics.affine import Floats
 
 Doubles = NDArray[np.float64]
 
-DAMPING = 0.01
-"""λ as a share of the mean square of an input."""
+DAMPINGS = (0.01, 0.1, 1.0, 10.0)
+"""λ as a share of the mean square of an input: the one is taken with which unseen samples are met best."""
 
 
 class Regression:
@@ -34,6 +34,13 @@ class Regression:
         self._wanted = 0.0
         self._rows = 0
 
+    def __add__(self, other: "Regression") -> "Regression":
+        """Of the samples of both."""
+        total = Regression(len(self._own), self._own.shape[1] - 1, self._cross.shape[1])
+        total._own, total._cross = self._own + other._own, self._cross + other._cross
+        total._wanted, total._rows = self._wanted + other._wanted, self._rows + other._rows
+        return total
+
     def update(self, x: Floats, y: Floats) -> None:
         """Fold in a batch: (groups, rows, inputs) and (groups, rows, outputs)."""
         ones = np.ones((*x.shape[:2], 1), np.float32)
@@ -43,13 +50,23 @@ class Regression:
         self._wanted += float((y.astype(np.float64) ** 2).sum())
         self._rows += x.shape[1]
 
+    @property
+    def wanted(self) -> float:
+        """Power of y, summed over all samples."""
+        return self._wanted
+
     def error(self, weights: Doubles, bias: Doubles) -> float:
-        """Power of what these weights, (groups, outputs, inputs), and bias, (groups, outputs), err by, over that of y."""
+        """Power of what these err by, as a share of that of y.
+
+        Args:
+            weights: (groups, outputs, inputs).
+            bias: (groups, outputs).
+        """
         whole = np.concatenate([weights, bias[..., None]], axis=2)
         squared = float(((whole @ self._own) * whole).sum()) - 2 * float((whole * self._cross).sum()) + self._wanted
         return max(squared, 0.0) / self._wanted if self._wanted > 0 else 0.0
 
-    def solve(self, weights: Doubles, bias: Doubles, damping: float = DAMPING) -> tuple[Doubles, Doubles]:
+    def solve(self, weights: Doubles, bias: Doubles, damping: float) -> tuple[Doubles, Doubles]:
         """The weights and the bias that err least, drawn towards these."""
         size = self._own.shape[1] - 1
         mean = np.einsum("gii->g", self._own[:, :size, :size]) / max(size, 1)
@@ -58,5 +75,24 @@ class Regression:
         penalty[:, size, size] = 1e-6 * max(self._rows, 1)
         start = np.concatenate([weights, bias[..., None]], axis=2)
         found = np.linalg.solve((self._own + penalty).swapaxes(1, 2), (self._cross + start @ penalty).swapaxes(1, 2))
-        whole = found.swapaxes(1, 2)
+        whole = found.swapaxes(1, 2).astype(np.float64)
         return whole[..., :-1], whole[..., -1]
+
+
+def fitted(seen: Regression, unseen: Regression, weights: Doubles, bias: Doubles) -> tuple[Doubles, Doubles] | None:
+    """Weights and bias for all samples, drawn towards these by as much as serves unseen samples best.
+
+    Args:
+        seen: some of the samples.
+        unseen: the others.
+        weights: there are, (groups, outputs, inputs).
+        bias: there is, (groups, outputs).
+
+    Returns:
+        None when none of the fits to the seen samples is better on the unseen than what there is.
+    """
+    errors = [unseen.error(*seen.solve(weights, bias, damping)) for damping in DAMPINGS]
+    best = int(np.argmin(errors))
+    if errors[best] >= unseen.error(weights, bias):
+        return None
+    return (seen + unseen).solve(weights, bias, DAMPINGS[best])

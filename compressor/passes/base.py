@@ -43,9 +43,9 @@ class Context:
     threads: int
 
     def feeds(self) -> Feeds:
-        """A batch to try things on: of the calibration data, or made up."""
-        data = self.calibration or RandomSource(samples=2).open(self.reference, "random input", self.seed)
-        return data.first().feeds
+        """One sample to try things on: of the calibration data, or made up."""
+        data = self.calibration or RandomSource(samples=1).open(self.reference, "random input", self.seed)
+        return data.split(1)[0].first().feeds
 
     @cached_property
     def judge(self) -> Judge:

@@ -14,10 +14,8 @@ Which must go together is found in the graph alone (`graph/channels`). Three thi
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -25,13 +23,13 @@ from pydantic import Field, model_validator
 from compressor.calibration.narrowing import Cost, dropped_units, widths_of_equal_share, widths_of_least_loss
 from compressor.calibration.prospects import Doubles, Prospect, by_magnitude, by_second_order, narrowed
 from compressor.calibration.repair import Fitted, fits, repair
+from compressor.calibration.timing import time_of_layers, time_without
 from compressor.errors import PassError
-from compressor.graph.channels import ChannelGroup, Channels, Kind, Shapes, prepare
+from compressor.graph.channels import ChannelGroup, Channels, Kind, prepare
 from compressor.graph.model import Model
 from compressor.graph.select import Selectors
 from compressor.passes.base import Context, Pass
 from compressor.report import Change, Finding, Skip
-from compressor.runtime import latency
 from compressor.runtime.shapes import observe_shapes
 
 _KINDS: tuple[Kind, ...] = ("channels", "neurons", "heads", "hidden_units")
@@ -47,7 +45,7 @@ _TRIALS = 5
 _CLOSE = 0.93
 """Share of the latency wanted that is near enough to it."""
 
-_SECONDS = 1.5
+_BYTES = 4
 
 
 class PruneChannels(Pass):
@@ -72,8 +70,8 @@ class PruneChannels(Pass):
     )
     structure: Annotated[tuple[Kind, ...], Field(min_length=1)] = Field(
         default=_KINDS,
-        description="what may go: channels of convolutions, neurons of products, attention heads, what is inside of heads "
-        "(head_channels), hidden units of recurrent layers",
+        description="what may go: channels of convolutions, neurons of products, attention heads, what is inside of "
+        "heads (head_channels), hidden units of recurrent layers",
     )
     importance: Literal["second_order", "magnitude"] = Field(
         default="second_order",
@@ -81,7 +79,8 @@ class PruneChannels(Pass):
         "or those with the smallest weights",
     )
     repair: bool = Field(
-        default=True, description="fit the layers that are left to the outputs of the unpruned ones, on calibration data"
+        default=True,
+        description="fit the layers that are left to the outputs of the unpruned ones, on calibration data",
     )
     round_to: Annotated[int, Field(ge=1, le=256)] | None = Field(
         default=None,
@@ -89,7 +88,8 @@ class PruneChannels(Pass):
         "fewer than 64 of them, 8 for neurons and hidden units, 1 for heads",
     )
     min_width: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=0.125, description="share of every group that stays at least; never fewer than round_to units, nor than one"
+        default=0.125,
+        description="share of every group that stays at least; never fewer than round_to units, nor than one",
     )
 
     @model_validator(mode="after")
@@ -170,61 +170,59 @@ class PruneChannels(Pass):
             return prospects, [prospect.errors() for prospect in prospects]
         prospects, losses = [], []
         untouched = context.judge.drift(model) if self.scope == "global" else 0.0
-        for prospect in by_second_order(model, groups, context):
+        for prospect in by_second_order(model, channels.shapes, groups, context):
             drift = context.judge.drift(narrowed(model, channels, prospect)) if self.scope == "global" else 0.0
             prospects.append(replace(prospect, probed={}))
             losses.append(prospect.losses(max(drift - untouched, 0.0)))
         return prospects, losses
 
     def _choose(
-        self, model: Model, channels: Channels, prospects: Sequence[Prospect], losses: Sequence[Doubles], context: Context
+        self,
+        model: Model,
+        channels: Channels,
+        prospects: Sequence[Prospect],
+        losses: Sequence[Doubles],
+        context: Context,
     ) -> list[int]:
+        """A width for every group."""
         costs = channels.costs
         if self.macs is not None:
-            return self._within(prospects, losses, costs.macs, self.macs * costs.macs(()))
+            return self._within(prospects, losses, costs.macs, self.macs)
         if self.parameters is not None:
-            return self._within(prospects, losses, costs.parameters, self.parameters * costs.parameters(()))
+            return self._within(prospects, losses, costs.parameters, self.parameters)
         if self.sparsity is not None:
             units = sum(prospect.group.width for prospect in prospects)
-            return self._within(prospects, losses, lambda gone: units - len(gone), (1 - self.sparsity) * units)
-        return self._within_latency(model, channels, prospects, losses, context)
+            return self._within(prospects, losses, lambda gone: units - len(gone), 1 - self.sparsity)
+        cost = time_of_layers(channels, context.scratch, context.threads)
 
-    def _within(
-        self, prospects: Sequence[Prospect], losses: Sequence[Doubles], cost: Cost, limit: float
-    ) -> list[int]:
+        def timed(widths: Sequence[int]) -> float:
+            dropped = dropped_units(prospects, widths)
+            return time_without(model, channels, dropped, context.feeds(), context.scratch, context.threads)
+
+        return self._within_latency(lambda share: self._within(prospects, losses, cost, share), timed)
+
+    def _within(self, prospects: Sequence[Prospect], losses: Sequence[Doubles], cost: Cost, share: float) -> list[int]:
         if self.scope == "layer":
-            return widths_of_equal_share(prospects, cost, limit)
-        return widths_of_least_loss(prospects, losses, cost, limit)
+            return widths_of_equal_share(prospects, cost, share * cost(()))
+        return widths_of_least_loss(prospects, losses, cost, share * cost(()))
 
     def _within_latency(
-        self, model: Model, channels: Channels, prospects: Sequence[Prospect], losses: Sequence[Doubles], context: Context
+        self, within: Callable[[float], list[int]], timed: Callable[[Sequence[int]], float]
     ) -> list[int]:
-        """Multiply-accumulates are given out until the time that is measured is near the one that is wanted."""
-        wanted, share = self.latency or 1.0, self.latency or 1.0
-        whole, best, tried = channels.costs.macs(()), None, []
-        for _ in context.progress.track(range(_TRIALS), "latency", _TRIALS):
-            widths = self._within(prospects, losses, channels.costs.macs, share * whole)
-            ratio = _timed(model, channels.shapes, dropped_units(prospects, widths), context)
-            tried.append(ratio)
-            if ratio <= wanted:
+        """Widths whose time, measured, is near the one that is wanted: what their layers take alone is not all."""
+        wanted = share = self.latency or 1.0
+        best, tried = None, []
+        for _ in range(_TRIALS):
+            widths = within(share)
+            tried.append(timed(widths))
+            if tried[-1] <= wanted:
                 best = widths
-                if ratio >= _CLOSE * wanted:
+                if tried[-1] >= _CLOSE * wanted:
                     break
-            share = min(share * wanted / ratio, 0.99)
+            share = min(share * wanted / tried[-1], 0.99)
         if best is None:
             raise PassError(f"latency {wanted:g} is not reached; the nearest was {min(tried):.2f}; ask for less")
         return best
-
-
-def _timed(model: Model, shapes: Shapes, dropped: Sequence[int], context: Context) -> float:
-    """Time of an execution without these units, as a share of that with all of them."""
-    with TemporaryDirectory(dir=context.scratch) as folder:
-        before, after = Path(folder) / "before.onnx", Path(folder) / "after.onnx"
-        model.save(before)
-        trial = model.copy()
-        Channels.of(trial, shapes).drop(dropped)
-        trial.save(after)
-        return latency.compare(before, after, context.feeds(), context.threads, _SECONDS).ratio.median
 
 
 def _frozen(group: ChannelGroup) -> Skip:
@@ -233,12 +231,19 @@ def _frozen(group: ChannelGroup) -> Skip:
 
 def _finding(prospect: Prospect, width: int, fitted: Mapping[str, Fitted]) -> Finding:
     group = prospect.group
-    tied = tuple(dict.fromkeys(place.weight.name for place in group.places))
     if width == group.width:
         return Skip(group.name, group.kind, "the budget is met with less loss elsewhere")
-    error = float(prospect.errors()[prospect.widths.index(width)])
-    repaired = [fitted[name].after for name in (place.weight.name for place in group.readers) if name in fitted]
-    detail = f"{group.width} → {width} {group.kind.replace('_', ' ')}"
-    size = sum(place.weight.nbytes for place in group.places)
-    del repaired, error
-    return Change(group.name, group.kind, detail, bytes_before=0, bytes_after=0 * size, widths=(group.width, width), tied=tied)
+    tied = tuple(dict.fromkeys(place.weight.name for place in group.places))
+    left = [fitted[place.weight.name].after for place in group.readers if place.weight.name in fitted]
+    repaired = f", {max(left):.1%} of what its readers make is lost" if left else ""
+    detail = f"{group.width} → {width}, tied in {len(tied)} layers{repaired}"
+    before, after = group.entries * group.width, group.entries * width
+    return Change(
+        group.name,
+        group.kind,
+        detail,
+        bytes_before=before * _BYTES,
+        bytes_after=after * _BYTES,
+        widths=(group.width, width),
+        tied=tied,
+    )

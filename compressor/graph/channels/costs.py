@@ -8,8 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from compressor.graph.channels.coupling import Coupling
-from compressor.graph.channels.tags import Labels
-from compressor.graph.cost import costed_layers
+from compressor.graph.channels.tags import Labels, Mask
+from compressor.graph.cost import CostedLayer, costed_layers
 from compressor.graph.learned import learned
 
 
@@ -19,7 +19,7 @@ class _Extent:
 
     axes: tuple[Labels | int, ...]
 
-    def sizes(self, gone: "np.ndarray[tuple[int], np.dtype[np.bool_]]") -> tuple[int, ...]:
+    def sizes(self, gone: Mask) -> tuple[int, ...]:
         return tuple(a if isinstance(a, int) else int((~gone[a].any(axis=1)).sum()) for a in self.axes)
 
 
@@ -45,16 +45,21 @@ class Costs:
 
     def macs(self, dropped: Collection[int]) -> int:
         """Multiply-accumulates of the execution that was watched, without these units."""
+        return sum(layer.macs(sizes) for layer, sizes in self.layers(dropped))
+
+    def layers(self, dropped: Collection[int]) -> Iterator[tuple[CostedLayer, dict[str, tuple[int, ...]]]]:
+        """Every layer that multiplies, with the sizes of its tensors without these units."""
         gone = self._gone(dropped)
         sizes = {name: extent.sizes(gone) for name, extent in self._extents.items()}
-        return sum(layer.macs(sizes) for layer in self._layers)
+        for layer in self._layers:
+            yield layer, {name: sizes[name] for name in layer.tensors}
 
     def parameters(self, dropped: Collection[int]) -> int:
         """Entries of all learned arrays, without these units."""
         gone = self._gone(dropped)
         return self._others + sum(prod(extent.sizes(gone)) for extent in self._arrays)
 
-    def _gone(self, dropped: Collection[int]) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+    def _gone(self, dropped: Collection[int]) -> Mask:
         gone = np.zeros(self._coupling.tags.count, np.bool_)
         gone[list(dropped)] = True
         return gone

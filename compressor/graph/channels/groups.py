@@ -12,7 +12,7 @@ from compressor.graph.channels.costs import Costs
 from compressor.graph.channels.coupling import Coupling, Shapes
 from compressor.graph.channels.rules import couple
 from compressor.graph.model import Model
-from compressor.graph.weights import Use, Weight, find_weights, layout_of
+from compressor.graph.weights import Weight, find_weights, layout_of
 
 Kind = Literal["channels", "neurons", "heads", "head_channels", "hidden_units"]
 Positions = NDArray[np.int64]
@@ -126,7 +126,7 @@ class Channels:
         return found
 
     def mask(self, copy: Model, units: Collection[int]) -> None:
-        """Set what goes with these units to zero in a copy of the model, in all constants, so that it keeps its form."""
+        """Set what goes with these units to zero in all constants of a copy of the model, which keeps its form."""
         values = {value.name: value for value in copy.ir.graph.initializers.values()}
         for value, axes in self._coupling.constants():
             tensor = value.const_value

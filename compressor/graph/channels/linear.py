@@ -15,7 +15,7 @@ def matmul(c: Coupling, node: ir.Node) -> None:
     a, b = (list(c.axes(value)) for value in node.inputs[:2] if value is not None)
     rows, columns = a[-2:-1], b[-1:] if len(b) > 1 else []
     c.tie(a[-1], b[-2] if len(b) > 1 else b[0])
-    c.set_axes(node.outputs[0], [*_broadcast(c, a[:-2], b[:-2]), *rows, *columns])
+    c.set_axes(node.outputs[0], [*broadcast(c, a[:-2], b[:-2]), *rows, *columns])
 
 
 def gemm(c: Coupling, node: ir.Node) -> None:
@@ -26,7 +26,7 @@ def gemm(c: Coupling, node: ir.Node) -> None:
     c.tie(inner, other)
     out = [rows, columns]
     if len(node.inputs) > 2 and node.inputs[2] is not None:
-        out = _broadcast(c, out, c.axes(node.inputs[2]))
+        out = broadcast(c, out, c.axes(node.inputs[2]))
     c.set_axes(node.outputs[0], out)
 
 
@@ -80,7 +80,7 @@ def layer_normalization(c: Coupling, node: ir.Node) -> None:
     axes = list(c.axes(source))
     first = attribute(node, "axis", -1) % len(axes)
     for vector in vectors:
-        axes = _broadcast(c, axes, c.axes(vector))
+        axes = broadcast(c, axes, c.axes(vector))
     c.relax(node, axes[first:])
     c.set_axes(node.outputs[0], axes)
     for output in node.outputs[1:]:
@@ -110,20 +110,23 @@ def recurrent(c: Coupling, node: ir.Node) -> None:
     c.tie(x[2], w[2])
     gates = w[1].size // r[2].size
     hidden = r[2]
+    for axis in (w[0], r[0]):
+        c.freeze(axis, f"{node.op_type} {node.name} runs that way")
     why = f"{node.op_type} {node.name}: its state is given"
     for axis in (w[1], r[1]):
         hidden = _tied_repeated(c, axis, hidden, gates)
-    for idx, axis, times in ((3, 1, 2 * gates), (5, 2, 1), (6, 2, 1), (7, 1, 3)):
+    for idx, number, times in ((3, 1, 2 * gates), (5, 2, 1), (6, 2, 1), (7, 1, 3)):
         value = node.inputs[idx] if len(node.inputs) > idx else None
         if value is not None:
-            hidden = _tied_repeated(c, c.axes(value)[axis], hidden, times)
+            hidden = _tied_repeated(c, c.axes(value)[number], hidden, times)
+            for axis in c.axes(value)[:number]:
+                c.freeze(axis, why)
     if hidden.labels is not None:
         c.rewrites.append(partial(_set_count, node, "hidden_size", hidden.labels))
-    for number, output in enumerate(node.outputs):
+    for output in node.outputs:
         sizes = c.sizes(output) or ()
         fixed = [Axis(n, None, why) for n in sizes[:-1]]
         c.set_axes(output, [*fixed, hidden] if sizes else [])
-        del number
 
 
 def _tied_repeated(c: Coupling, axis: Axis, unit: Axis, times: int) -> Axis:
@@ -151,15 +154,12 @@ def _finish(
     c.set_axes(node.outputs[0], [x[0], out, *(Axis(n, None, why) for n in sizes[2:])])
 
 
-def _broadcast(c: Coupling, a: list[Axis], b: list[Axis]) -> list[Axis]:
+def broadcast(c: Coupling, a: list[Axis], b: list[Axis]) -> list[Axis]:
     """Axes aligned from the last one, tied where both are there."""
     shared = min(len(a), len(b))
     longer = a if len(a) > len(b) else b
     met = [c.tie(left, right) for left, right in zip(a[len(a) - shared :], b[len(b) - shared :], strict=True)]
     return [*longer[: len(longer) - shared], *met]
-
-
-broadcast = _broadcast
 
 
 def _follow_groups(c: Coupling, node: ir.Node, outer: Axis) -> None:

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from compressor.graph.channels import linear, moving, sizes
 from compressor.graph.channels.coupling import Axis, Coupling, Shapes
+from compressor.graph.channels.operators import BROADCASTING, UNARY
 from compressor.graph.edit import constant
 from compressor.graph.model import Model
 from compressor.graph.weights import attribute
@@ -194,21 +195,13 @@ def _source(node: ir.Node) -> ir.Value:
     return value
 
 
-_UNARY = (
-    "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Cast Ceil Celu Cos Cosh Dropout Elu Erf Exp Floor Gelu HardSigmoid "
-    "HardSwish Identity IsInf IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh "
-    "Softplus Softsign Sqrt Tan Tanh ThresholdedRelu CastLike Swish"
-).split()
-_BROADCASTING = (
-    "Add And BitShift BitwiseAnd BitwiseOr BitwiseXor Clip Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean "
-    "Min Mod Mul Or PRelu Pow Sub Sum Where Xor"
-).split()
+_POOLING = ("MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", "GridSample")
 _ADDING = ("ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL1", "ReduceL2")
 _REDUCING = (*_ADDING, "ReduceMax", "ReduceMin", "ReduceProd", "ReduceLogSum", "ReduceLogSumExp")
 
 _RULES: dict[str, Rule] = {
-    **dict.fromkeys(_UNARY, _as_first),
-    **dict.fromkeys(_BROADCASTING, _elementwise),
+    **dict.fromkeys(UNARY, _as_first),
+    **dict.fromkeys(BROADCASTING, _elementwise),
     **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax", "CumSum", "TopK", "LRN"), _across),
     **dict.fromkeys(
         ("MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"), _spatial

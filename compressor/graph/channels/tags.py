@@ -115,7 +115,7 @@ class Tags:
         """Which entries stay when these atoms go."""
         gone = np.zeros(len(self._parent), np.bool_)
         gone[list(dropped)] = True
-        return ~gone[self.table(labels)].any(axis=-1)
+        return np.asarray(~gone[self.table(labels)].any(axis=-1), np.bool_)
 
     def table(self, labels: Labels) -> Labels:
         """The atoms that each entry needs to stay, (entries, most atoms of one), some twice."""
