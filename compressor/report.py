@@ -327,6 +327,29 @@ class LayerInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupInfo:
+    """Units that go together, or must stay.
+
+    Attributes:
+        name: of the first layer that makes them.
+        kind: what a unit is: channels, neurons, heads, head_channels, hidden_units.
+        width: how many.
+        makers: layers whose outputs they are.
+        readers: layers whose inputs they are.
+        parameters: that go with one unit.
+        reason: why they must stay; empty where they may go.
+    """
+
+    name: str
+    kind: str
+    width: int
+    makers: tuple[str, ...]
+    readers: tuple[str, ...]
+    parameters: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Inspection:
     """A model, looked at.
 
@@ -343,6 +366,7 @@ class Inspection:
         macs: multiply-accumulates of all layers, for one sample, If and Loop left out; None when not counted.
         kernels: family -> (layers in integer kernels, layers).
         quantized: layers that are quantized already.
+        groups: of channels that go together; empty when they were not asked for.
         note: why something could not be counted; empty when all could.
     """
 
@@ -358,6 +382,7 @@ class Inspection:
     macs: int | None
     kernels: Mapping[str, tuple[int, int]]
     quantized: int
+    groups: tuple[GroupInfo, ...]
     note: str
 
 

@@ -7,16 +7,16 @@ from typing import Protocol
 
 import numpy as np
 
-from compressor.calibration.moments import collect_moments
+from compressor.calibration.moments import collect_moments, seen
 from compressor.data import Dataset
 from compressor.errors import PassError
-from compressor.graph.inputs import LayerInput, layer_input
+from compressor.graph.inputs import LayerInput
 from compressor.graph.model import Model
 from compressor.graph.weights import Weight, attribute
-from compressor.numerics.affine import Floats
+from compressor.numerics.affine import Doubles, Floats
 from compressor.numerics.divergence import relative_error
 from compressor.numerics.levels import Coded
-from compressor.numerics.rounding import Doubles, output_error
+from compressor.numerics.rounding import output_error
 from compressor.numerics.schemes import Scheme, encode
 from compressor.progress import Progress
 
@@ -104,7 +104,7 @@ def fulfil(model: Model, orders: Sequence[Order], context: Surroundings) -> Iter
     """
     waiting: dict[LayerInput, list[Order]] = {}
     for order in orders:
-        key = _seen(order.weight) if order.scheme.rounding == "second_order" else None
+        key = seen(order.weight) if order.scheme.rounding == "second_order" else None
         if key is None:
             plain = order if order.scheme.rounding != "second_order" else _to_nearest(order)
             coded = encode(order.weight.matrix(), plain.scheme, None, _groups(order.weight), order.least)
@@ -121,11 +121,6 @@ def fulfil(model: Model, orders: Sequence[Order], context: Surroundings) -> Iter
         for order in waiting[key]:
             coded = encode(order.weight.matrix(), order.scheme, moments, key.groups, order.least)
             yield Fulfilled(order, coded, moments)
-
-
-def _seen(weight: Weight) -> LayerInput | None:
-    """The rows a layer multiplies by, where they can be observed: not inside a branch or the body of a loop."""
-    return None if weight.in_subgraph else layer_input(weight.uses[0])
 
 
 def _to_nearest(order: Order) -> Order:

@@ -5,7 +5,8 @@ from math import floor, frexp
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.numerics.observers import Doubles, Histogram
+from compressor.numerics.affine import Doubles
+from compressor.numerics.observers import Histogram
 
 _DOUBLINGS = 12
 HALF = 1 << _DOUBLINGS

@@ -4,17 +4,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from compressor.data import Dataset
 from compressor.errors import DataError, PassError
-from compressor.graph.inputs import LayerInput
+from compressor.graph.inputs import LayerInput, layer_input
 from compressor.graph.model import Model
 from compressor.graph.observe import VALUE, with_tensors
+from compressor.graph.weights import Weight
+from compressor.numerics.affine import Doubles
 from compressor.progress import Progress
 from compressor.runtime.ort import Session
-
-Doubles = NDArray[np.float64]
 
 ROWS = 65536
 """Rows per layer, about: those of a batch are thinned out evenly when there are more."""
@@ -84,3 +83,36 @@ def _collect(
             raise PassError(f"{key.tensor}: is NaN or infinite on some sample; the model overflows there")
         total /= max(counts[key], 1)
     return sums
+
+
+def by_moments(
+    model: Model, weights: Sequence[Weight], data: Dataset, scratch: Path, progress: Progress, threads: int
+) -> Iterator[tuple[Weight, LayerInput, Doubles]]:
+    """Every weight with what its layer reads, and H of that; the model may be edited between two of them.
+
+    Args:
+        model: whose weights these are.
+        weights: each with a `seen`.
+        data: samples to run.
+        scratch: folder for the observed model.
+        progress: told about every batch.
+        threads: threads inside one operator.
+
+    Raises:
+        DataError: the data does not fit, or there is none.
+        PassError: a tensor is not finite although all inputs are.
+    """
+    waiting: dict[LayerInput, list[Weight]] = {}
+    for weight in weights:
+        source = seen(weight)
+        if source is not None:
+            waiting.setdefault(source, []).append(weight)
+    inputs = [(source, readers[0].matrix().shape[1]) for source, readers in waiting.items()]
+    for source, moments in collect_moments(model.copy(), inputs, data, scratch, progress, threads):
+        for weight in waiting[source]:
+            yield weight, source, moments
+
+
+def seen(weight: Weight) -> LayerInput | None:
+    """The rows a layer multiplies by, where they can be observed: not inside a branch or the body of a loop."""
+    return None if weight.in_subgraph else layer_input(weight.uses[0])

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
-from numpy.typing import NDArray
 
 from compressor.calibration.coding import Surroundings
 from compressor.calibration.moments import collect_moments
@@ -13,10 +12,8 @@ from compressor.errors import PassError
 from compressor.graph.channels import ChannelGroup, Channels, Place, Shapes
 from compressor.graph.inputs import LayerInput, layer_input
 from compressor.graph.model import Model
-from compressor.numerics.affine import Floats
+from compressor.numerics.affine import Doubles, Floats
 from compressor.numerics.elimination import Elimination, Reader, eliminate
-
-Doubles = NDArray[np.float64]
 
 _BYTES_AT_ONCE = 1 << 30
 """Of second moments and their inverses held at the same time."""

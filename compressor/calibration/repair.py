@@ -7,6 +7,7 @@ Neural Networks"). Its inputs are those of the pruned model, whose earlier layer
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,19 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.calibration.coding import Surroundings
-from compressor.calibration.kept import KeptBatches
+from compressor.calibration.staged import Staged
 from compressor.errors import PassError
 from compressor.graph.biases import bias_refusal, move_bias
 from compressor.graph.edit import settle
 from compressor.graph.inputs import LayerInput, layer_input, stride
 from compressor.graph.model import Model
-from compressor.graph.observe import VALUE, with_tensors
 from compressor.graph.outlets import Outlet, outlet
 from compressor.graph.twins import Twins
 from compressor.graph.weights import Weight
 from compressor.numerics.affine import Floats
 from compressor.numerics.regression import Regression, fitted
-from compressor.runtime.ort import Array, Session
+from compressor.runtime.ort import Array
 
 ROWS = 32768
 """Rows per layer, about: those of a batch are thinned out evenly when there are more."""
@@ -96,9 +96,18 @@ def repair(model: Model, reference: Model, stages: Sequence[Sequence[Fit]], cont
     if context.calibration is None:
         raise PassError("repair needs data.calibration")
     with TemporaryDirectory(dir=context.scratch) as folder:
-        batches = KeptBatches(context.calibration, Path(folder))
+        runs = [Staged(context.calibration, Path(folder), context.threads) for _ in (model, reference)]
         for stage in context.progress.track(stages, "repair", len(stages)):
-            seen = _collect(model, reference, stage, batches, context)
+            seen = [_Samples(fit) for fit in stage]
+            sources = {fit.source.tensor for fit in stage}
+            results = {fit.outlet.tensor for fit in stage}
+            limit = ceil(ROWS * context.calibration.batch / max(len(context.calibration), 1))
+            found = runs[0].run(model, sources | results, sources)
+            wanted = runs[1].run(reference, results, sources)
+            for made, right in zip(found, wanted, strict=True):
+                for fit, samples in zip(stage, seen, strict=True):
+                    source, result = fit.source.tensor, fit.outlet.tensor
+                    samples.update(_real(made[source]), _real(made[result]), _real(right[result]), limit)
             for fit, samples in zip(stage, seen, strict=True):
                 yield _fitted(model, fit, samples)
 
@@ -128,27 +137,6 @@ class _Samples:
         flat = np.moveaxis(result, self._fit.outlet.axis, -1).reshape(-1, result.shape[self._fit.outlet.axis])
         thinned = flat[:: stride(len(flat), limit)]
         return thinned.reshape(len(thinned), groups, -1).swapaxes(0, 1)
-
-
-def _collect(
-    model: Model, reference: Model, stage: Sequence[Fit], batches: KeptBatches, context: Surroundings
-) -> list[_Samples]:
-    names = tuple(dict.fromkeys(fit.outlet.tensor for fit in stage))
-    files = context.scratch / "pruned.onnx", context.scratch / "reference.onnx"
-    with_tensors(model, (*names, *{fit.source.tensor for fit in stage} - set(names))).save(files[0])
-    with_tensors(reference, names).save(files[1])
-    sessions = [Session(file, context.threads) for file in files]
-    samples = [_Samples(fit) for fit in stage]
-    limit = -(-ROWS // len(batches))
-    for feeds in batches:
-        found, wanted = (session.run(feeds) for session in sessions)
-        for fit, sample in zip(stage, samples, strict=True):
-            source, result = VALUE + fit.source.tensor, VALUE + fit.outlet.tensor
-            sample.update(_real(found[source]), _real(found[result]), _real(wanted[result]), limit)
-    for session, file in zip(sessions, files, strict=True):
-        session.close()
-        file.unlink()
-    return samples
 
 
 def _real(array: Array) -> Floats:

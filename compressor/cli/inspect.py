@@ -10,6 +10,9 @@ from compressor.cli.options import JsonOption, ModelArgument, OverwriteOption
 def inspect(
     model: ModelArgument,
     layers: Annotated[bool, typer.Option("--layers", help="List every layer with weights.")] = False,
+    groups: Annotated[
+        bool, typer.Option("--groups", help="List which channels go together, and which must stay.")
+    ] = False,
     json: JsonOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -22,7 +25,7 @@ def inspect(
     from compressor.render.overview import draw_inspection
 
     claim_json(json, (model,), overwrite)
-    found = inspect_model(model)
+    found = inspect_model(model, groups)
     if json is not None:
         write_json({"schema_version": 1, **asdict(found)}, json)
     if json != "-":

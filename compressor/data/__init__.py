@@ -7,6 +7,7 @@ from pydantic import Field
 from compressor.data.arrays import ArraysSource
 from compressor.data.base import Batch, Dataset, MetricName, RecipePath, Settings
 from compressor.data.images import ImagesSource
+from compressor.data.kept import KeptDataset
 from compressor.data.python import PythonSource
 from compressor.data.random import RandomSource
 from compressor.data.text import TextSource
@@ -21,6 +22,7 @@ __all__ = [
     "Batch",
     "Dataset",
     "ImagesSource",
+    "KeptDataset",
     "MetricName",
     "PythonSource",
     "RandomSource",

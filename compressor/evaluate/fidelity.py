@@ -3,13 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from compressor.numerics.affine import Doubles
 from compressor.numerics.divergence import cosine, kl_divergence, sqnr
 from compressor.report import OutputFidelity
 from compressor.runtime.ort import Array
-
-Doubles = NDArray[np.float64]
 
 
 @dataclass(slots=True)

@@ -1,6 +1,7 @@
 """Copies of a model that also give out what passes want to know about its insides."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -46,12 +47,21 @@ def with_ranges(model: Model, entries: Mapping[str, int]) -> Model:
     return copy
 
 
-def with_tensors(model: Model, names: tuple[str, ...]) -> Model:
-    """A copy that makes nothing but the named tensors, each under VALUE and its name."""
+def with_tensors(model: Model, names: tuple[str, ...], given: Mapping[str, np.dtype[Any]] | None = None) -> Model:
+    """A copy that makes nothing but the named tensors, each under VALUE and its name.
+
+    Args:
+        model: any; it is not changed.
+        names: of tensors of its main graph.
+        given: tensors that are fed instead of being computed, under their own names, with their types; the
+            inputs of the model are then among them, or not needed.
+    """
     from onnx_ir.passes import common  # slow to import
 
     copy = model.copy()
     graph, values = copy.ir.graph, values_by_name(copy.ir)
+    if given is not None:
+        _feed(graph, values, given)
     outputs = []
     for name in names:
         node = new_node("Identity", [values[name]], VALUE + name, values[name].dtype)
@@ -61,6 +71,43 @@ def with_tensors(model: Model, names: tuple[str, ...]) -> Model:
     _replace_outputs(graph, outputs)
     common.RemoveUnusedNodesPass()(copy.ir)
     return copy
+
+
+def frontier(model: Model, names: Collection[str]) -> tuple[str, ...]:
+    """What has to be known, once the named tensors and all before them are, to compute everything else."""
+    values = values_by_name(model.ir)
+    done: set[ir.Node] = set()
+    waiting = [values[name].producer() for name in names]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in done and node.graph is model.ir.graph:
+            done.add(node)
+            waiting += [value.producer() for value in reads(node)]
+    rest = (value for node in model.ir.graph if node not in done for value in reads(node))
+    needed = [v for v in rest if not v.is_initializer() and (v.producer() is None or v.producer() in done)]
+    kept = dict.fromkeys(v.name for v in (*needed, *(values[name] for name in names)) if v.name)
+    return tuple(name for name in kept if name in values)
+
+
+def reads(node: ir.Node) -> list[ir.Value]:
+    """What a node reads, what its branches and loops take from around it included."""
+    graphs = [a.as_graph() for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH]
+    inside = [value for graph in graphs for inner in graph.all_nodes() for value in inner.inputs]
+    inside += [value for graph in graphs for value in graph.outputs]
+    return [v for v in (*node.inputs, *(v for v in inside if v is not None and v.graph is node.graph)) if v is not None]
+
+
+def _feed(graph: ir.Graph, values: dict[str, ir.Value], given: Mapping[str, np.dtype[Any]]) -> None:
+    """Let tensors be inputs, and nothing else."""
+    graph.inputs.clear()
+    for name, dtype in given.items():
+        old = values[name]
+        if old.producer() is not None:
+            fed = ir.Value(name=name, type=ir.TensorType(ir.DataType.from_numpy(dtype)))
+            old.name = f"{name}_computed"
+            old.replace_all_uses_with(fed)
+            values[name] = fed
+        graph.inputs.append(values[name])
 
 
 def with_shapes(model: Model, names: tuple[str, ...]) -> Model:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compressor.numerics.affine import Floats
-from compressor.numerics.rounding import Doubles, output_error
+from compressor.numerics.affine import Doubles, Floats
+from compressor.numerics.rounding import output_error
 from compressor.numerics.schemes import Scheme, encode
 
 _STRENGTHS = np.linspace(0, 1, 11)

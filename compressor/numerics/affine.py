@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 Ints = NDArray[np.int8] | NDArray[np.uint8]
 
 SMALLEST_SCALE = np.float32(np.finfo(np.float32).tiny)

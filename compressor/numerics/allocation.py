@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Doubles = NDArray[np.float64]
+from compressor.numerics.affine import Doubles
 
 UNITS = 1 << 16
 """Parts that the largest size is divided into; the size of a candidate is rounded up to whole ones."""

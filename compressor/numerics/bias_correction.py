@@ -9,11 +9,8 @@ When the channels were rescaled in between, y = a ỹ + noise with a > 0, the me
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
-from compressor.numerics.affine import Floats
-
-Doubles = NDArray[np.float64]
+from compressor.numerics.affine import Doubles, Floats
 
 _SAME_UNITS = 0.1
 """Typical |log a| below which the channels were not rescaled, and a is taken for 1."""

@@ -1,11 +1,8 @@
 """How far one array is from another."""
 
 import numpy as np
-from numpy.typing import NDArray
 
-from compressor.numerics.affine import Floats
-
-Doubles = NDArray[np.float64]
+from compressor.numerics.affine import Doubles, Floats
 
 
 def relative_error(before: Floats, after: Floats) -> float:

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.numerics.affine import Floats
+from compressor.numerics.affine import Doubles, Floats
 
-Doubles = NDArray[np.float64]
 Positions = NDArray[np.int64]
 
 DAMPING = 0.01

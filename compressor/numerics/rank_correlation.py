@@ -8,9 +8,8 @@ with r and s the ranks in both lists; equal values share the mean of the ranks t
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
-Doubles = NDArray[np.float64]
+from compressor.numerics.affine import Doubles
 
 
 def spearman(a: Doubles, b: Doubles) -> float:

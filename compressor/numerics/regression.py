@@ -9,11 +9,8 @@ this is He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Netwo
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
-from compressor.numerics.affine import Floats
-
-Doubles = NDArray[np.float64]
+from compressor.numerics.affine import Doubles, Floats
 
 DAMPINGS = (0.01, 0.1, 1.0, 10.0)
 """λ as a share of the mean square of an input: the one is taken with which unseen samples are met best."""

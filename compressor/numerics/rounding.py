@@ -19,14 +19,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.numerics.affine import SMALLEST_SCALE, Floats
+from compressor.numerics.affine import SMALLEST_SCALE, Doubles, Floats
 from compressor.numerics.grids import Covering, Grid, Steps, Symmetric, TwoLevel
 from compressor.numerics.levels import Coded
-
-Doubles = NDArray[np.float64]
-
-DAMPING = 0.01
-"""Share of the mean of H's diagonal that is added to it."""
+from compressor.numerics.second_order import compensate, damped_moments
 
 SWEEPS = 3
 """Rounds of coordinate descent; further ones change little."""
@@ -65,7 +61,7 @@ def second_order(weights: Floats, moments: Doubles, grid: Grid) -> Coded:
         moments: H, (groups, inputs, inputs).
         grid: of the steps.
     """
-    damped, live = _damped(moments)
+    damped, live = damped_moments(moments)
     columns = np.where(live[..., None], weights.swapaxes(1, 2), 0).astype(np.float64)
     importance = np.einsum("gii->gi", damped)
     inputs = importance.shape[1]
@@ -93,36 +89,21 @@ def output_error(weights: Floats, rounded: Floats, moments: Doubles) -> float:
     return noise / signal if signal > 0 else 0.0
 
 
-def _damped(moments: Doubles) -> tuple[Doubles, NDArray[np.bool_]]:
-    """H made well conditioned, and which inputs are ever anything but 0."""
-    diagonal = np.einsum("gii->gi", moments)
-    live = diagonal > 0
-    mean = diagonal.mean(axis=1, keepdims=True)
-    damped = moments + np.eye(moments.shape[1]) * np.where(mean > 0, DAMPING * mean, 1.0)[..., None]
-    return damped, live
-
-
 def _recursion(columns: Doubles, moments: Doubles, grid: Grid) -> tuple[NDArray[np.int8], list[Steps]]:
     """Codes, (groups, inputs, rows), and the steps of each block, of `columns`, (groups, inputs, rows)."""
     inputs = columns.shape[1]
     width = grid.block or inputs
-    upper = np.linalg.cholesky(np.linalg.inv(moments)).swapaxes(1, 2)
     importance = np.einsum("gii->gi", moments).astype(np.float32)
-    codes, chosen = np.empty(columns.shape, np.int8), []
-    for part in _parts(inputs, max(_AT_ONCE // width, 1) * width if grid.block else _AT_ONCE):
-        current, factor = columns[:, part], upper[:, part, part]
-        errors = np.empty_like(current)
-        for i in range(current.shape[1]):
-            if (part.start + i) % width == 0:
-                ahead = slice(part.start + i, part.start + i + width)
-                block = columns[:, ahead].swapaxes(1, 2).astype(np.float32)
-                chosen.append(grid.fit(block, importance[:, ahead]))
-            steps, column = chosen[-1], current[:, i]
-            codes[:, part.start + i] = steps.nearest(column.astype(np.float32), grid.levels)
-            rounded = steps.dequantize(codes[:, part.start + i], grid.levels)
-            errors[:, i] = (column - rounded) / factor[:, i, i, None]
-            current[:, i + 1 :] -= factor[:, i, i + 1 :, None] * errors[:, None, i]
-        columns[:, part.stop :] -= upper[:, part, part.stop :].swapaxes(1, 2) @ errors
+    codes, chosen = np.empty(columns.shape, np.int8), list[Steps]()
+
+    def settle(j: int) -> Doubles:
+        if j % width == 0:
+            ahead = slice(j, j + width)
+            chosen.append(grid.fit(columns[:, ahead].swapaxes(1, 2).astype(np.float32), importance[:, ahead]))
+        codes[:, j] = chosen[-1].nearest(columns[:, j].astype(np.float32), grid.levels)
+        return chosen[-1].dequantize(codes[:, j], grid.levels).astype(np.float64)
+
+    compensate(columns, moments, settle, max(_AT_ONCE // width, 1) * width if grid.block else _AT_ONCE)
     return codes, chosen
 
 

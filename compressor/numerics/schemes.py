@@ -6,11 +6,11 @@ from typing import Literal
 
 import numpy as np
 
-from compressor.numerics.affine import Floats
+from compressor.numerics.affine import Doubles, Floats
 from compressor.numerics.grids import Asymmetric, Covering, Grid, Symmetric, TwoLevel
 from compressor.numerics.half_quadratic import HalfQuadratic
 from compressor.numerics.levels import LARGEST_INT8, LEVELS, REDUCED, SIGNED, Bits, Coded
-from compressor.numerics.rounding import Doubles, nearest, second_order
+from compressor.numerics.rounding import nearest, second_order
 
 Granularity = Literal["per_tensor", "per_channel", "per_block"]
 Rounding = Literal["nearest", "half_quadratic", "second_order"]

@@ -1,9 +1,11 @@
-"""Which weights to keep, by magnitude.
+"""Which weights to keep, by a score of each: the largest, the largest of every few neighbours, or whole blocks.
 
-Han et al. 2015, "Learning both Weights and Connections for Efficient Neural Networks".
+Han et al. 2015, "Learning both Weights and Connections for Efficient Neural Networks"; Zhou et al. 2021, "Learning
+N:M Fine-grained Structured Sparse Neural Networks From Scratch".
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,69 @@ Mask = NDArray[np.bool_]
 
 _HALF = 16
 _BINS = 1 << _HALF
+
+
+@dataclass(frozen=True, slots=True)
+class Unstructured:
+    """A share of all weights goes, wherever they are."""
+
+    sparsity: float
+
+    def keep(self, scores: Floats) -> Mask:
+        """True where the scores of (outputs, inputs) are largest."""
+        return keep_largest(scores, self.sparsity)
+
+    def refusal(self, inputs: int) -> str | None:
+        """Why a layer of so many inputs cannot have it."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class NOfM:
+    """Of every m neighbouring inputs of a row, n are kept."""
+
+    n: int
+    m: int
+
+    def keep(self, scores: Floats) -> Mask:
+        """True where the scores of (outputs, inputs) are largest."""
+        return keep_n_of_m(scores, self.n, self.m)
+
+    def refusal(self, inputs: int) -> str | None:
+        """Why a layer of so many inputs cannot have it."""
+        return f"{inputs} inputs are not a multiple of {self.m}" if inputs % self.m else None
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """A share of all blocks of rows and columns goes."""
+
+    sparsity: float
+    rows: int
+    columns: int
+
+    def keep(self, scores: Floats) -> Mask:
+        """True where the scores of (outputs, inputs) are largest."""
+        return keep_blocks(scores, self.sparsity, self.rows, self.columns)
+
+    def refusal(self, inputs: int) -> str | None:
+        """Why a layer of so many inputs cannot have it."""
+        return None
+
+
+Pattern = Unstructured | NOfM | Blocks
+
+
+def read_n_of_m(text: str) -> NOfM:
+    """Read "N:M".
+
+    Raises:
+        ValueError: not two numbers, or nothing would be dropped.
+    """
+    match text.split(":"):
+        case [n, m] if n.isdecimal() and m.isdecimal() and 0 < int(n) < int(m):
+            return NOfM(int(n), int(m))
+    raise ValueError(f'"{text}" is no pattern; write it as kept:group, for example "2:4"')
 
 
 def keep_largest(scores: Floats, sparsity: float) -> Mask:
@@ -29,6 +94,36 @@ def keep_largest(scores: Floats, sparsity: float) -> Mask:
     mask = np.ones(scores.size, np.bool_)
     mask[np.argsort(scores, axis=None, kind="stable")[:dropped]] = False
     return mask.reshape(scores.shape)
+
+
+def keep_n_of_m(scores: Floats, n: int, m: int) -> Mask:
+    """True at the `n` largest of every `m` neighbours along the last axis, which is a multiple of `m`.
+
+    Of equal scores the later ones are kept.
+    """
+    grouped = scores.reshape(-1, m)
+    mask = np.ones(grouped.shape, np.bool_)
+    np.put_along_axis(mask, np.argsort(grouped, axis=1, kind="stable")[:, : m - n], False, axis=1)
+    return mask.reshape(scores.shape)
+
+
+def keep_blocks(scores: Floats, sparsity: float, rows: int, columns: int) -> Mask:
+    """True in the blocks of a matrix with the largest sums of scores; round(sparsity · blocks) blocks are False.
+
+    Blocks at the end that are cut short count by the mean of their scores.
+
+    Args:
+        scores: (outputs, inputs), none negative.
+        sparsity: share of blocks to drop, 0 … 1.
+        rows: of a block.
+        columns: of a block.
+    """
+    height, width = scores.shape
+    padded = np.full((-(-height // rows) * rows, -(-width // columns) * columns), np.nan)
+    padded[:height, :width] = scores
+    blocks = padded.reshape(len(padded) // rows, rows, -1, columns).swapaxes(1, 2)
+    kept = keep_largest(np.nanmean(blocks, axis=(2, 3)).astype(np.float32), sparsity)
+    return kept.repeat(rows, axis=0).repeat(columns, axis=1)[:height, :width]
 
 
 def magnitude_threshold(arrays: Callable[[], Iterable[Floats]], sparsity: float) -> float:

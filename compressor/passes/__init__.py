@@ -11,6 +11,7 @@ from compressor.passes.correct_bias import CorrectBias
 from compressor.passes.equalize import Equalize
 from compressor.passes.prune_channels import PruneChannels
 from compressor.passes.prune_magnitude import PruneMagnitude
+from compressor.passes.prune_second_order import PruneSecondOrder
 from compressor.passes.quantize_dynamic import QuantizeDynamic
 from compressor.passes.quantize_static import QuantizeStatic
 from compressor.passes.quantize_weights import QuantizeWeights
@@ -23,6 +24,7 @@ AnyPass = Annotated[
     | Smooth
     | PruneChannels
     | PruneMagnitude
+    | PruneSecondOrder
     | QuantizeDynamic
     | QuantizeStatic
     | QuantizeWeights
@@ -38,6 +40,7 @@ PASSES: tuple[type[Pass], ...] = (
     Smooth,
     PruneChannels,
     PruneMagnitude,
+    PruneSecondOrder,
     QuantizeDynamic,
     QuantizeStatic,
     QuantizeWeights,
@@ -57,6 +60,7 @@ __all__ = [
     "Pass",
     "PruneChannels",
     "PruneMagnitude",
+    "PruneSecondOrder",
     "QuantizeDynamic",
     "QuantizeStatic",
     "QuantizeWeights",

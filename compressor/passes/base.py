@@ -17,6 +17,7 @@ from compressor.evaluate.judge import Judge
 from compressor.graph.model import Model
 from compressor.graph.select import Selectors, matcher
 from compressor.numerics.levels import Bits
+from compressor.numerics.sparsity import Blocks, Pattern, Unstructured, read_n_of_m
 from compressor.progress import Progress
 from compressor.report import Change, Finding
 from compressor.runtime.ort import Feeds
@@ -78,6 +79,17 @@ Names = Annotated[
     AfterValidator(_readable),
 ]
 """Selectors, or a single one."""
+
+
+def _is_pattern(value: str) -> str:
+    read_n_of_m(value)
+    return value
+
+
+def _is_block(value: tuple[int, int]) -> tuple[int, int]:
+    if min(value) < 1 or value == (1, 1):
+        raise ValueError("a block is [rows, columns], at least two weights, for example [4, 1]")
+    return value
 
 
 _WIDEST_FIRST: tuple[Bits, ...] = (8, 4, 3, 2, "ternary", "binary")
@@ -182,3 +194,31 @@ class Pass(Settings):
             PassError: what was asked cannot be done.
         """
         raise NotImplementedError
+
+
+class SparsePass(Pass):
+    """What passes that set single weights to zero have in common: how many, and in which pattern."""
+
+    sparsity: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="share of weights to set to zero, those that are zero already included; 0.5 when left out",
+    )
+    pattern: Annotated[str, AfterValidator(_is_pattern)] | None = Field(
+        default=None, description='instead: how many of so many neighbouring inputs are kept, for example "2:4"'
+    )
+    block: Annotated[tuple[int, int], AfterValidator(_is_block)] | None = Field(
+        default=None, description="rows and columns of blocks of the weight, (outputs, inputs), that go as a whole"
+    )
+
+    @model_validator(mode="after")
+    def _one_pattern(self) -> Self:
+        if self.pattern is not None and (self.sparsity is not None or self.block is not None):
+            raise ValueError("a pattern says how many weights are kept, and where; leave sparsity and block out")
+        return self
+
+    def zeros(self) -> Pattern:
+        """Which weights are to be zero."""
+        if self.pattern is not None:
+            return read_n_of_m(self.pattern)
+        sparsity = 0.5 if self.sparsity is None else self.sparsity
+        return Unstructured(sparsity) if self.block is None else Blocks(sparsity, *self.block)

@@ -21,13 +21,14 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from compressor.calibration.narrowing import Cost, dropped_units, widths_of_equal_share, widths_of_least_loss
-from compressor.calibration.prospects import Doubles, Prospect, by_magnitude, by_second_order, narrowed
+from compressor.calibration.prospects import Prospect, by_magnitude, by_second_order, narrowed
 from compressor.calibration.repair import Fitted, fits, repair
 from compressor.calibration.timing import time_of_layers, time_without
 from compressor.errors import PassError
 from compressor.graph.channels import ChannelGroup, Channels, Kind, prepare
 from compressor.graph.model import Model
 from compressor.graph.select import Selectors
+from compressor.numerics.affine import Doubles
 from compressor.passes.base import Context, Pass
 from compressor.report import Change, Finding, Skip
 from compressor.runtime.shapes import observe_shapes

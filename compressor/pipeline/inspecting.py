@@ -1,22 +1,29 @@
 """What is in a model, without changing or judging it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import gettempdir
 
 from compressor.data import RandomSource
 from compressor.errors import CompressorError
+from compressor.graph.channels import Channels, prepare
 from compressor.graph.model import Model
 from compressor.graph.refusals import already_quantized
 from compressor.graph.weights import Weight
 from compressor.pipeline.measuring import kernels
 from compressor.pipeline.workspace import scratch_folder
-from compressor.report import Inspection, LayerInfo
+from compressor.report import GroupInfo, Inspection, LayerInfo
 from compressor.runtime.macs import count_macs
 from compressor.runtime.ort import Session
+from compressor.runtime.shapes import observe_shapes
 
 
-def inspect_model(path: Path) -> Inspection:
+def inspect_model(path: Path, groups: bool = False) -> Inspection:
     """Look at a model file.
+
+    Args:
+        path: of the file.
+        groups: whether to find out which channels go together.
 
     Raises:
         ModelError: it cannot be read, or ONNX Runtime cannot run it.
@@ -25,6 +32,7 @@ def inspect_model(path: Path) -> Inspection:
     Session(path)
     with scratch_folder(Path(gettempdir())) as scratch:
         macs, note = _macs(model, scratch)
+        found = tuple(_groups(model, scratch)) if groups else ()
         executed = kernels(path, stored.source_bytes, scratch)
     total = sum(macs.values()) if macs else None
     layers = tuple(LayerInfo(w.name, w.layer, w.shape, w.dtype, w.nbytes, _of(w, macs)) for w in model.weights())
@@ -41,6 +49,7 @@ def inspect_model(path: Path) -> Inspection:
         macs=total,
         kernels=executed,
         quantized=sum(1 for _ in already_quantized(model)),
+        groups=found,
         note=note,
     )
 
@@ -52,6 +61,19 @@ def _macs(model: Model, scratch: Path) -> tuple[dict[str, int], str]:
         return count_macs(model, feeds, scratch), ""
     except CompressorError as error:
         return {}, str(error)
+
+
+def _groups(model: Model, scratch: Path) -> Iterator[GroupInfo]:
+    """Those that may be pruned, then those that must stay; the model itself is not changed."""
+    feeds = RandomSource(samples=1).open(model, "random input", 0).first().feeds
+    copy = model.copy()
+    prepare(copy, observe_shapes(copy, feeds, scratch))
+    channels = Channels.of(copy, observe_shapes(copy, feeds, scratch))
+    for group in (*channels.groups, *channels.frozen):
+        makers, readers = (
+            tuple(dict.fromkeys(place.weight.name for place in places)) for places in (group.makers, group.readers)
+        )
+        yield GroupInfo(group.name, group.kind, group.width, makers, readers, group.entries, group.reason)
 
 
 def _of(weight: Weight, macs: dict[str, int]) -> int | None:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from compressor.data import KeptDataset
 from compressor.errors import ModelError, PassError, VerificationError
 from compressor.evaluate import compare_outputs
 from compressor.graph.model import Model
@@ -52,9 +53,10 @@ def apply_passes(
         VerificationError: the result of a pass is no valid stand-in for the reference.
     """
     model = workspace.reference.copy()
+    calibration = workspace.samples.calibration
     context = Context(
         workspace.reference,
-        workspace.samples.calibration,
+        None if calibration is None else KeptDataset(calibration, workspace.scratch),
         seed,
         workspace.scratch,
         workspace.progress,

@@ -35,6 +35,9 @@ def draw_inspection(found: Inspection, every_layer: bool, console: Console) -> N
         _section(console, _layer_types(found))
     if every_layer:
         _section(console, _layers(found))
+    if found.groups:
+        _section(console, _groups(found))
+        _section(console, _frozen(found))
     if found.note:
         console.print(Text(f"MACs not counted: {found.note}", style="dim"))
 
@@ -104,6 +107,33 @@ def _layers(found: Inspection) -> Section:
         for layer in found.layers
     )
     return Section("Weights", ("layer", "type", "shape", "stored as", "bytes", "MACs"), rows)
+
+
+def _groups(found: Inspection) -> Section:
+    rows = tuple(
+        (
+            group.name,
+            group.kind.replace("_", " "),
+            str(group.width),
+            words.count(group.parameters),
+            words.listed(group.makers),
+            words.listed(group.readers),
+        )
+        for group in found.groups
+        if not group.reason
+    )
+    return Section(
+        "Groups that can be pruned", ("group", "units", "width", "parameters each", "made by", "read by"), rows
+    )
+
+
+def _frozen(found: Inspection) -> Section:
+    rows = tuple(
+        (group.name, group.kind.replace("_", " "), str(group.width), group.reason)
+        for group in found.groups
+        if group.reason
+    )
+    return Section("Groups that must stay", ("group", "units", "width", "why"), rows)
 
 
 def _first_line(step: type[Pass]) -> str:

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from compressor.render import words
 from compressor.report import Change, Measurement, PassRecord, Report
 
-_MOST_NAMES = 3
-
 
 @dataclass(frozen=True, slots=True)
 class Section:
@@ -33,6 +31,7 @@ def sections(report: Report) -> Iterator[Section]:
         _fidelity(report),
         _accuracy(report),
         _passes(report),
+        _widths(report),
         _bits(report),
         _layers(report),
         _skips(report),
@@ -125,6 +124,17 @@ def _passes(report: Report) -> Section:
     return Section("Passes", ("pass", "changes", "skips", "before", "after", "time"), tuple(rows))
 
 
+def _widths(report: Report) -> Section:
+    """How wide groups of channels are now."""
+    rows = tuple(
+        (c.weight, c.layer.replace("_", " "), f"{c.widths[0]} → {c.widths[1]}", words.listed(c.tied, 2))
+        for record in report.passes
+        for c in record.changes
+        if c.widths is not None
+    )
+    return Section("Widths", ("group", "units", "width", "layers"), rows)
+
+
 def _bits(report: Report) -> Section:
     """How many bits the weights have now; nothing where they all have as many."""
     coded = [(change.bits, change) for record in report.passes for change in record.changes if change.bits is not None]
@@ -152,9 +162,8 @@ def _skips(report: Report) -> Section:
     rows = []
     for record in report.passes:
         for skips in record.skip_groups():
-            names = ", ".join(s.weight for s in skips[:_MOST_NAMES])
-            more = f" and {len(skips) - _MOST_NAMES} more" if len(skips) > _MOST_NAMES else ""
-            rows.append((f"{len(skips)} × {skips[0].layer}", record.type, skips[0].reason, f"{names}{more}"))
+            names = words.listed([skip.weight for skip in skips])
+            rows.append((f"{len(skips)} × {skips[0].layer}", record.type, skips[0].reason, names))
     return Section("Left as they were", ("layers", "pass", "why", "which"), tuple(rows))
 
 

@@ -1,6 +1,7 @@
 """Numbers as people read them."""
 
 import os
+from collections.abc import Sequence
 from math import isinf
 from pathlib import Path
 
@@ -61,3 +62,9 @@ def metric(name: str, value: float) -> str:
 def path(text: str) -> str:
     """A path the shorter way: from here, or from the root."""
     return min(os.path.relpath(text), str(Path(text).absolute()), key=len)
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """The first few of many names."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"

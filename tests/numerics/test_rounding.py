@@ -9,7 +9,8 @@ import pytest
 from compressor.numerics import rounding
 from compressor.numerics.grids import Asymmetric, Covering, Grid, Steps, Symmetric, TwoLevel
 from compressor.numerics.levels import LEVELS, SIGNED, Bits, Coded, Levels
-from compressor.numerics.rounding import DAMPING, Doubles, nearest, output_error, second_order
+from compressor.numerics.rounding import nearest, output_error, second_order
+from compressor.numerics.second_order import DAMPING, Doubles
 from tests.models import Floats, array, floats
 
 

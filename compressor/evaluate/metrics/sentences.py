@@ -5,15 +5,13 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from compressor.errors import DataError
 from compressor.evaluate.metrics.base import paired
+from compressor.numerics.affine import Doubles
 from compressor.numerics.divergence import cosine
 from compressor.numerics.rank_correlation import spearman
 from compressor.runtime.ort import Array
-
-Doubles = NDArray[np.float64]
 
 
 class SpearmanCosine:

@@ -12,6 +12,7 @@ from compressor.graph.channels.coupling import Axis, Coupling, Shapes
 from compressor.graph.channels.operators import BROADCASTING, UNARY
 from compressor.graph.edit import constant
 from compressor.graph.model import Model
+from compressor.graph.observe import reads
 from compressor.graph.weights import attribute
 
 Rule = Callable[[Coupling, ir.Node], None]
@@ -48,7 +49,7 @@ def _tied(model: Model, shapes: Shapes) -> Coupling:
 
 
 def _apply(c: Coupling, node: ir.Node) -> None:
-    for captured in _captured(node):
+    for captured in set(reads(node)) - set(node.inputs):
         for axis in c.axes(captured):
             c.freeze(axis, f"{node.op_type} {node.name} reads it in a branch or loop")
     unseen = next(
@@ -59,14 +60,6 @@ def _apply(c: Coupling, node: ir.Node) -> None:
         c.freeze_all(node, f"{node.op_type} {node.name} is not understood")
     else:
         rule(c, node)
-
-
-def _captured(node: ir.Node) -> list[ir.Value]:
-    """What the subgraphs of a node read from around it."""
-    inside = [graph for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH for graph in [a.as_graph()]]
-    read = [v for graph in inside for inner in ir.traversal.RecursiveGraphIterator(graph) for v in inner.inputs]
-    read += [v for graph in inside for v in graph.outputs]
-    return [v for v in read if v is not None and v.graph is node.graph]
 
 
 def _elementwise(c: Coupling, node: ir.Node) -> None:
