@@ -8,7 +8,7 @@ import numpy as np
 
 from compressor.calibration.coding import Surroundings
 from compressor.calibration.moments import collect_moments
-from compressor.errors import PassError
+from compressor.data import Dataset
 from compressor.graph.channels import ChannelGroup, Channels, Place, Shapes
 from compressor.graph.inputs import LayerInput, layer_input
 from compressor.graph.model import Model
@@ -79,7 +79,11 @@ def by_magnitude(groups: Sequence[tuple[ChannelGroup, Sequence[int]]]) -> Iterat
 
 
 def by_second_order(
-    model: Model, shapes: Shapes, groups: Sequence[tuple[ChannelGroup, Sequence[int]]], context: Surroundings
+    model: Model,
+    shapes: Shapes,
+    groups: Sequence[tuple[ChannelGroup, Sequence[int]]],
+    data: Dataset,
+    context: Surroundings,
 ) -> Iterator[Prospect]:
     """Units that the layers that read them can best do without go first (`numerics/elimination.py`).
 
@@ -89,15 +93,14 @@ def by_second_order(
         model: whose channels these are.
         shapes: of its tensors for one sample.
         groups: each with the widths it may have, descending.
-        context: samples.
+        data: samples to learn from.
+        context: where to execute the model.
 
     Raises:
-        PassError: there is no calibration data, or an activation is not finite.
+        PassError: an activation is not finite.
         DataError: the data does not fit.
     """
-    if context.calibration is None:
-        raise PassError("importance second_order needs data.calibration; or take importance: magnitude")
-    data, waiting = context.calibration, list(groups)
+    waiting = list(groups)
     while waiting:
         taken, needs = _as_many_as_fit(waiting)
         waiting = waiting[len(taken) :]

@@ -31,6 +31,9 @@ from compressor.runtime.ort import Array
 ROWS = 32768
 """Rows per layer, about: those of a batch are thinned out evenly when there are more."""
 
+_MANY = 8
+"""Batches, at least, of which whole ones are left for judging."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fit:
@@ -96,18 +99,19 @@ def repair(model: Model, reference: Model, stages: Sequence[Sequence[Fit]], cont
     if context.calibration is None:
         raise PassError("repair needs data.calibration")
     with TemporaryDirectory(dir=context.scratch) as folder:
+        many = len(context.calibration) >= _MANY * context.calibration.batch
         runs = [Staged(context.calibration, Path(folder), context.threads) for _ in (model, reference)]
         for stage in context.progress.track(stages, "repair", len(stages)):
-            seen = [_Samples(fit) for fit in stage]
+            seen = [_Samples(fit, many) for fit in stage]
             sources = {fit.source.tensor for fit in stage}
             results = {fit.outlet.tensor for fit in stage}
             limit = ceil(ROWS * context.calibration.batch / max(len(context.calibration), 1))
             found = runs[0].run(model, sources | results, sources)
             wanted = runs[1].run(reference, results, sources)
-            for made, right in zip(found, wanted, strict=True):
+            for number, (made, right) in enumerate(zip(found, wanted, strict=True)):
                 for fit, samples in zip(stage, seen, strict=True):
                     source, result = fit.source.tensor, fit.outlet.tensor
-                    samples.update(_real(made[source]), _real(made[result]), _real(right[result]), limit)
+                    samples.update(number, _real(made[source]), _real(made[result]), _real(right[result]), limit)
             for fit, samples in zip(stage, seen, strict=True):
                 yield _fitted(model, fit, samples)
 
@@ -115,19 +119,22 @@ def repair(model: Model, reference: Model, stages: Sequence[Sequence[Fit]], cont
 class _Samples:
     """What a layer reads and what is missing in its result, of three quarters of the rows and of the others."""
 
-    def __init__(self, fit: Fit) -> None:
-        self._fit = fit
+    def __init__(self, fit: Fit, many: bool) -> None:
+        self._fit, self._many = fit, many
         rows, columns = fit.weight.matrix().shape
         sizes = fit.source.groups, columns, rows // fit.source.groups
         self.seen, self.unseen = Regression(*sizes), Regression(*sizes)
         self.power = 0.0
 
-    def update(self, x: Floats, found: Floats, wanted: Floats, limit: int) -> None:
-        """Fold in a batch: the layer's input, its result, and what the reference makes there."""
+    def update(self, number: int, x: Floats, found: Floats, wanted: Floats, limit: int) -> None:
+        """Fold in a batch: the layer's input, its result, and what the reference makes there.
+
+        With many batches every fourth is left for judging, with few the last quarter of each one's rows.
+        """
         rows = self._fit.source.rows(x, limit)
         whole = wanted if self._fit.kept is None else wanted.take(self._fit.kept, self._fit.outlet.axis)
         missing = self._rows(whole - found, rows.shape[0], limit)
-        some = -(-3 * rows.shape[1] // 4)
+        some = rows.shape[1] * (number % 4 != 3) if self._many else -(-3 * rows.shape[1] // 4)
         self.seen.update(rows[:, :some], missing[:, :some])
         self.unseen.update(rows[:, some:], missing[:, some:])
         self.power += float(np.square(self._rows(whole, rows.shape[0], limit), dtype=np.float64).sum())

@@ -11,6 +11,7 @@ from compressor.data.kept import KeptDataset
 from compressor.data.python import PythonSource
 from compressor.data.random import RandomSource
 from compressor.data.text import TextSource
+from compressor.data.thinned import held_out
 
 AnySource = Annotated[
     ArraysSource | ImagesSource | TextSource | RandomSource | PythonSource, Field(discriminator="source")
@@ -29,4 +30,5 @@ __all__ = [
     "RecipePath",
     "Settings",
     "TextSource",
+    "held_out",
 ]

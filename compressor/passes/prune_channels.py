@@ -24,7 +24,9 @@ from compressor.calibration.narrowing import Cost, dropped_units, widths_of_equa
 from compressor.calibration.prospects import Prospect, by_magnitude, by_second_order, narrowed
 from compressor.calibration.repair import Fitted, fits, repair
 from compressor.calibration.timing import time_of_layers, time_without
+from compressor.data import held_out
 from compressor.errors import PassError
+from compressor.evaluate.judge import Judge
 from compressor.graph.channels import ChannelGroup, Channels, Kind, prepare
 from compressor.graph.model import Model
 from compressor.graph.select import Selectors
@@ -169,10 +171,14 @@ class PruneChannels(Pass):
         if self.importance == "magnitude":
             prospects = list(by_magnitude(groups))
             return prospects, [prospect.errors() for prospect in prospects]
+        if context.calibration is None:
+            raise PassError("importance second_order needs data.calibration; or take importance: magnitude")
+        learn, others = held_out(context.calibration)
+        judge = Judge(context.reference, others, context.scratch, context.threads)
         prospects, losses = [], []
-        untouched = context.judge.drift(model) if self.scope == "global" else 0.0
-        for prospect in by_second_order(model, channels.shapes, groups, context):
-            drift = context.judge.drift(narrowed(model, channels, prospect)) if self.scope == "global" else 0.0
+        untouched = judge.drift(model) if self.scope == "global" else 0.0
+        for prospect in by_second_order(model, channels.shapes, groups, learn, context):
+            drift = judge.drift(narrowed(model, channels, prospect)) if self.scope == "global" else 0.0
             prospects.append(replace(prospect, probed={}))
             losses.append(prospect.losses(max(drift - untouched, 0.0)))
         return prospects, losses

@@ -58,7 +58,7 @@ class PruneMagnitude(SparsePass):
             after = self._pruned(before, threshold)
             zeros = 1 - np.count_nonzero(after) / max(after.size, 1)
             if np.array_equal(before, after):
-                yield Skip(weight.name, weight.layer, "nothing to set to zero that is not zero already")
+                yield Skip(weight.name, weight.layer, "nothing below the threshold that is not zero already")
                 continue
             weight.store(after)
             error = relative_error(before, after)

@@ -114,7 +114,7 @@ class Coupling:
 
     def regroup(self, axes: Sequence[Axis], into: Sequence[int], reason: str) -> list[Axis]:
         """The axes that a reshape makes of neighbouring axes."""
-        labels = self.tags.regroup([a.size for a in axes], [a.labels for a in axes], into, reason)
+        labels = self.tags.regroup([a.size for a in axes], [a.labels for a in axes], into)
         why = next((a.why for a in axes if a.why), reason)
         return [Axis(n, found, "" if found is not None else why) for n, found in zip(into, labels, strict=True)]
 

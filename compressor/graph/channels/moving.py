@@ -37,7 +37,9 @@ def reshape(c: Coupling, node: ir.Node) -> None:
     c.set_axes(node.outputs[0], after)
     if node.op_type == "Reshape":
         for position, axis in enumerate(after):
-            if source(c, node.inputs[1], position) == Number(0) and not attribute(node, "allowzero", 0):
+            if source(c, node.inputs[1], position) in (Number(0), Number(0, False)) and not attribute(
+                node, "allowzero", 0
+            ):
                 c.tie(axis, before[position])
             follow(c, node, 1, position, axis)
 
@@ -51,8 +53,11 @@ def expand(c: Coupling, node: ir.Node) -> None:
     for number, (axis, size) in enumerate(zip(padded, sizes, strict=True)):
         position = number - (len(sizes) - asked)
         axis = axis if size == axis.size else _asked_for(c, node, 1, position, size)
-        if position >= 0 and size > 1:
-            follow(c, node, 1, position, axis)
+        match source(c, node.inputs[1], position) if position >= 0 else None:
+            case Number(1):
+                pass
+            case _ if position >= 0:
+                follow(c, node, 1, position, axis)
         after.append(axis)
     c.set_axes(node.outputs[0], after)
 

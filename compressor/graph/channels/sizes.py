@@ -1,8 +1,9 @@
 """Sizes as numbers in the graph: where an operator reads one, where it comes from, and how it is made to follow."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from operator import add, floordiv, mul, sub
 
 import numpy as np
 import onnx_ir as ir
@@ -13,15 +14,22 @@ from compressor.graph.edit import constant, graph_of, new_initializer, redirect
 from compressor.graph.weights import Use, attribute, uses_of
 
 _SAME_ENTRIES = ("Unsqueeze", "Squeeze", "Identity", "Cast", "Reshape", "Flatten")
+_ARITHMETIC: dict[str, Callable[[int, int], int]] = {"Add": add, "Sub": sub, "Mul": mul, "Div": floordiv}
 _SIZE_INPUTS = {"Reshape": (1,), "Expand": (1,), "Resize": (3,), "ConstantOfShape": (0,)}
 """Where a size that is handed on is understood."""
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number in a constant."""
+    """A number that does not depend on what the model is fed.
+
+    Attributes:
+        value: it.
+        stored: whether it lies in a constant, from where it is only handed on.
+    """
 
     value: int
+    stored: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +51,7 @@ def source(c: Coupling, value: ir.Value | None, position: int) -> Number | Size 
     if node.op_type == "Shape":
         return Size(_read(node), position + _first(node))
     step = _behind(c, node, position)
-    return None if step is None else source(c, node.inputs[step[0]], step[1])
+    return _computed(c, node, position) if step is None else source(c, node.inputs[step[0]], step[1])
 
 
 def follow(c: Coupling, node: ir.Node, idx: int, position: int, axis: Axis) -> None:
@@ -53,11 +61,11 @@ def follow(c: Coupling, node: ir.Node, idx: int, position: int, axis: Axis) -> N
     match source(c, node.inputs[idx], position):
         case Number(value) if value <= 0:
             return
-        case Number():
+        case Number(_, True):
             c.rewrites.append(partial(_write, c, Use(node, idx), position, axis.labels))
         case Size(tensor, number):
             c.tie(axis, c.axes(tensor)[number])
-        case None:
+        case _:
             c.freeze(axis, f"{node.op_type} {node.name} reads its size from a computation")
 
 
@@ -118,6 +126,27 @@ def _escapes(c: Coupling, value: ir.Value, position: int) -> Iterator[ir.Node]:
         for place, step in enumerate(steps):
             if step == (idx, position):
                 yield from _escapes(c, node.outputs[0], place)
+
+
+def _computed(c: Coupling, node: ir.Node, position: int) -> Number | Size | None:
+    """An entry of what is put together from numbers, as exporters do where a size may be left open."""
+    if node.op_type == "ConstantOfShape":
+        value = node.attributes.get("value")
+        return Number(0 if value is None else int(value.as_tensor().numpy().item()), False)
+    if node.op_type not in ("Where", "Equal", *_ARITHMETIC):
+        return None
+    first, *others = (source(c, v, position if _length(c, v) > 1 else 0) for v in node.inputs)
+    match node.op_type, first, others:
+        case "Where", Number(chosen), [yes, no]:
+            picked = yes if chosen else no
+            return Number(picked.value, False) if isinstance(picked, Number) else picked
+        case "Equal", Number(a), [Number(b)]:
+            return Number(int(a == b), False)
+        case ("Equal", Number(negative), [Size()]) | ("Equal", Size(), [Number(negative)]) if negative < 0:
+            return Number(0, False)
+        case op_type, Number(a), [Number(b)] if op_type in _ARITHMETIC and (op_type != "Div" or b):
+            return Number(_ARITHMETIC[op_type](a, b), False)
+    return None
 
 
 def _is_real(node: ir.Node) -> bool:

@@ -73,7 +73,7 @@ class Tags:
             self.unify(labels, np.broadcast_to(labels[:1], labels.shape))
 
     def regroup(
-        self, sizes: Sequence[int], labels: Sequence[Labels | None], into: Sequence[int], reason: str
+        self, sizes: Sequence[int], labels: Sequence[Labels | None], into: Sequence[int]
     ) -> list[Labels | None]:
         """Labels of the axes that a reshape makes of axes.
 
@@ -81,14 +81,13 @@ class Tags:
             sizes: of the axes before, the last one fastest.
             labels: of each of them; None where nothing can be dropped.
             into: sizes of the axes after; the same product.
-            reason: for freezing what does not come apart.
         """
         columns: list[list[Labels]] = [[] for _ in into]
         for axis, found in enumerate(labels):
             if found is not None:
                 aligned = found.reshape([-1 if a == axis else 1 for a in range(len(sizes))])
                 spread = np.broadcast_to(aligned, sizes).reshape(tuple(into))
-                for place, part in self._apart(spread, reason):
+                for place, part in self._apart(spread):
                     columns[place].append(part)
         return [self._product(found) if found else None for found in columns]
 
@@ -146,19 +145,28 @@ class Tags:
             self._frozen.setdefault(root, reason)
         if parts is not None:
             self._define(root, parts)
+        if self._needs(root, root):
+            self._dissolve(root)
 
     def _define(self, tag: int, parts: tuple[int, ...]) -> None:
         """Let a tag be the product of others; if it is one already, of the same."""
         known = self._parts.get(tag)
-        roots = {atom for part in parts for atom in self._atoms_of(self._root(part))}
-        if known is not None and len(known) == len(parts):
-            self.unify(np.array(known), np.array(parts))
-        elif known is not None or tag in roots:
-            self._parts.pop(tag, None)
-            everything = {*roots, tag, *(a for part in known or () for a in self._atoms_of(self._root(part)))}
-            self.collapse(np.array(sorted(everything)))
-        else:
+        if known is None:
             self._parts[tag] = parts
+        elif len(known) == len(parts):
+            self.unify(np.array(known), np.array(parts))
+        else:
+            self._parts[tag] = (*known, *parts)
+            self._dissolve(tag)
+
+    def _needs(self, tag: int, other: int) -> bool:
+        """Whether `other` is among what the parts of a product come down to."""
+        roots = [self._root(part) for part in self._parts.get(tag, ())]
+        return any(root == other or self._needs(root, other) for root in roots)
+
+    def _dissolve(self, tag: int) -> None:
+        """Let a product be no more than all of its parts tied together."""
+        self.collapse(np.array([tag, *self._parts.pop(tag)]))
 
     def _root(self, tag: int) -> int:
         return int(self.find(np.array([tag]))[0])
@@ -182,12 +190,11 @@ class Tags:
             self._parts[tag] = row
         return np.array([self._products[row] for row in wanted])[places.reshape(-1)]
 
-    def _apart(self, spread: Labels, reason: str) -> list[tuple[int, Labels]]:
+    def _apart(self, spread: Labels) -> list[tuple[int, Labels]]:
         """Tags spread over several axes as tags along each of them: (axis, labels) of those that matter.
 
         Args:
             spread: tags of every combination of entries.
-            reason: for freezing what is no product.
         """
         roots = self.find(spread)
         along = [axis for axis in range(roots.ndim) if (roots != roots.take([0], axis)).any()]
@@ -196,23 +203,28 @@ class Tags:
         flat = roots[tuple(slice(None) if axis in along else 0 for axis in range(roots.ndim))]
         if len(along) == 1:
             return [(along[0], flat)]
-        places = [
-            np.unique(np.moveaxis(flat, a, 0).reshape(n, -1), axis=0, return_index=True, return_inverse=True)
-            for a, n in enumerate(flat.shape)
-        ]
-        small = flat[np.ix_(*(index for _, index, _ in places))]
-        inverses = [inverse.reshape(-1) for _, _, inverse in places]
+        picked = [np.unique(_slices(flat, a), axis=0, return_index=True, return_inverse=True) for a in range(flat.ndim)]
+        small = flat[np.ix_(*(index for _, index, _ in picked))]
+        found = self._separated(small)
+        return [(along[a], labels[picked[a][2].reshape(-1)]) for a, labels in found]
+
+    def _separated(self, small: Labels) -> list[tuple[int, Labels]]:
+        """The same where no two slices along an axis are alike: products part by part, atoms by becoming products.
+
+        Anything else is tied along all axes but the longest.
+        """
         parts = [self._parts.get(tag) for tag in small.reshape(-1).tolist()]
-        lengths = {len(part) for part in parts if part is not None}
-        if None not in parts and len(lengths) == 1:
-            found = []
-            for column in np.array(parts).T:
-                found += [(along[a], lab[inverses[a]]) for a, lab in self._apart(column.reshape(small.shape), reason)]
-            return found
-        if any(part is not None for part in parts) or len(np.unique(small)) != small.size:
-            self.freeze(roots.reshape(-1), reason)
-            return []
-        return [(along[a], lab[inverses[a]]) for a, lab in enumerate(self._factors(small))]
+        known = [part for part in parts if part is not None]
+        if len(known) == len(parts) and len({len(part) for part in known}) == 1:
+            columns = np.array(known).T
+            return [found for column in columns for found in self._apart(column.reshape(small.shape))]
+        if not known and len(np.unique(small)) == small.size:
+            return list(enumerate(self._factors(small)))
+        longest = int(np.argmax(small.shape))
+        rows = _slices(np.moveaxis(small, longest, 0), 0).T
+        for row in rows[1:]:
+            self.unify(rows[0], row)
+        return [(longest, np.ascontiguousarray(rows[0]))]
 
     def _factors(self, small: Labels) -> list[Labels]:
         """New tags along each axis, of which these atoms, all different, become the products."""
@@ -221,3 +233,8 @@ class Tags:
         for tag, parts in zip(small.reshape(-1).tolist(), grid.tolist(), strict=True):
             self._parts[tag] = tuple(parts)
         return factors
+
+
+def _slices(array: Labels, axis: int) -> Labels:
+    """(entries of an axis, all others)."""
+    return np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)

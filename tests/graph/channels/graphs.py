@@ -123,8 +123,8 @@ def _shuffled(rng: Rng) -> Case:
 
 def _shuffled_and_split(rng: Rng) -> Case:
     """As in ShuffleNet: halves of a shuffled tensor go different ways."""
-    body = """r = Reshape(a, to)  t = Transpose<perm=[0,2,1,3,4]>(r)  s = Reshape(t, back)  u, v = Split<axis=1>(s, halves)
-    [mid] c = Conv(u, wc)  b = Concat<axis=1>(v, c)"""
+    body = """r = Reshape(a, to)  t = Transpose<perm=[0,2,1,3,4]>(r)  s = Reshape(t, back)
+    u, v = Split<axis=1>(s, halves)  [mid] c = Conv(u, wc)  b = Concat<axis=1>(v, c)"""
     integers = {"to": np.array([0, 2, 3, 6, 6]), "back": np.array([0, 6, 6, 6]), "halves": np.array([3, 3])}
     return Case(_image(rng, body, 7, wc=floats(rng, 4, 3, 1, 1), **integers), _images(rng), (2, 1, 1, 1, 4))
 
@@ -254,7 +254,8 @@ def _grouped_queries(rng: Rng) -> Case:
     """Four heads of queries share two of keys and values."""
     body = """[q] q = MatMul(x, wq)  q2 = Reshape(q, four)  q3 = Transpose<perm=[0,2,1,3]>(q2)
     [k] k = MatMul(x, wk)  k2 = Reshape(k, two)  k3 = Transpose<perm=[0,2,1,3]>(k2)  k4 = Unsqueeze(k3, axis)
-    k5 = Expand(k4, wide)  k6 = Reshape(k5, flat)  k7 = Transpose<perm=[0,1,3,2]>(k6)  s = MatMul(q3, k7)  p = Softmax(s)
+    k5 = Expand(k4, wide)  k6 = Reshape(k5, flat)  k7 = Transpose<perm=[0,1,3,2]>(k6)
+    s = MatMul(q3, k7)  p = Softmax(s)
     [v] v = MatMul(x, wv)  v2 = Reshape(v, two)  v3 = Transpose<perm=[0,2,1,3]>(v2)  v4 = Unsqueeze(v3, axis)
     v5 = Expand(v4, wide)  v6 = Reshape(v5, flat)  o = MatMul(p, v6)
     o1 = Transpose<perm=[0,2,1,3]>(o)  o2 = Reshape(o1, join)  [out] y = MatMul(o2, wo)"""
@@ -296,6 +297,18 @@ def _einsum(rng: Rng) -> Case:
     body = '[one] a = Einsum<equation="nij,jk->nik">(x, w1)  r = Relu(a)  [two] y = MatMul(r, w2)'
     found = _tokens(rng, body, w1=floats(rng, 5, 7), w2=floats(rng, 7, 3))
     return Case(found.proto, found.feeds, ())
+
+
+def _class_token(rng: Rng) -> Case:
+    """A vector in front of what patches give, as often as there are samples: -1 asks for what is there."""
+    body = """[embed] e = MatMul(x, we)  z = Shape(x)  n = Gather(z, i0)  n1 = Unsqueeze(n, i0v)
+    open = Concat<axis=0>(n1, minus, minus)  q = Equal(open, minus)
+    ones = ConstantOfShape<value=int64[1]{1}>(three)  asked = Where(q, ones, open)  t = Expand(token, asked)
+    c = Concat<axis=1>(t, e)  f = Gather<axis=1>(c, i0)  [head] y = MatMul(f, wo)"""
+    arrays: dict[str, Array] = {"we": floats(rng, 5, 7), "wo": floats(rng, 7, 3), "token": floats(rng, 1, 1, 7)}
+    arrays |= {"i0": np.array(0), "i0v": np.array([0]), "minus": np.array([-1]), "three": np.array([3])}
+    proto = graph("float[N,4,5] x => float[N,3] y", body, **arrays)
+    return Case(proto, {"x": floats(rng, 2, 4, 5)}, (7,))
 
 
 def _shared(rng: Rng) -> Case:
@@ -351,6 +364,7 @@ CASES: dict[str, Callable[[Rng], Case]] = {
     "attention with sizes at run time": _attention_with_sizes,
     "attention in one product": _attention_fused,
     "attention with grouped queries": _grouped_queries,
+    "class token": _class_token,
     "lstm": _lstm("forward"),
     "lstm, both ways": _lstm("bidirectional"),
     "gru with a given state": _gru,
