@@ -64,6 +64,7 @@ def alone(layer: CostedLayer, shapes: dict[str, Shape]) -> Model | None:
         attributes["group"] = ir.AttrInt64("group", shapes[layer.tensors[0]][1] // shapes[layer.tensors[1]][1])
     node = ir.Node("", layer.layer, inputs, list(attributes.values()), name=layer.name)
     node.outputs[0].name, node.outputs[0].type = "out", ir.TensorType(ir.DataType.FLOAT)
+    node.outputs[0].shape = ir.Shape(shapes[layer.tensors[2]])
     graph.append(node)
     graph.outputs.append(node.outputs[0])
     return Model(ir.Model(graph, ir_version=10), Path("alone"), 0)

@@ -12,7 +12,7 @@ import numpy as np
 
 from compressor.numerics.affine import Doubles, Floats
 
-DAMPINGS = (0.01, 0.1, 1.0, 10.0)
+DAMPINGS = (0.001, 0.01, 0.1, 1.0, 10.0)
 """λ as a share of the mean square of an input: the one is taken with which unseen samples are met best."""
 
 

@@ -14,10 +14,10 @@ import numpy as np
 
 from compressor.numerics.affine import Doubles, Floats
 from compressor.numerics.second_order import compensate, damped_moments, inverse_factor
-from compressor.numerics.sparsity import Mask, Pattern, Unstructured, keep_largest
+from compressor.numerics.sparsity import Mask, NOfM, Pattern, Unstructured, keep_largest
 
 _AT_ONCE = 128
-"""Inputs whose mask is chosen together."""
+"""Inputs whose mask is chosen together, where the pattern does not say."""
 
 _SWEEPS = 10
 """Rounds of coordinate descent; further ones change little."""
@@ -29,22 +29,23 @@ def second_order(weights: Floats, moments: Doubles, zeros: Pattern) -> Floats:
     Args:
         weights: (groups, rows, inputs).
         moments: H, (groups, inputs, inputs).
-        zeros: which weights go; it holds in every 128 inputs.
+        zeros: which weights go; a share of them holds in every 128 inputs.
     """
     damped, live = damped_moments(moments)
     columns = np.where(live[..., None], weights.swapaxes(1, 2), 0).astype(np.float64)
     upper = inverse_factor(damped)
     diagonal = np.einsum("gii->gi", upper)
     mask = np.ones(columns.shape, np.bool_)
+    together = zeros.m if isinstance(zeros, NOfM) else _AT_ONCE
 
     def settle(j: int) -> Doubles:
-        if j % _AT_ONCE == 0:
-            ahead = slice(j, j + _AT_ONCE)
+        if j % together == 0:
+            ahead = slice(j, j + together)
             scores = np.square(columns[:, ahead] / diagonal[:, ahead, None]).swapaxes(1, 2).astype(np.float32)
             mask[:, ahead] = np.stack([zeros.keep(group) for group in scores]).swapaxes(1, 2)
         return np.where(mask[:, j], columns[:, j], 0.0)
 
-    compensate(columns, damped, settle, _AT_ONCE, upper)
+    compensate(columns, damped, settle, max(_AT_ONCE // together, 1) * together, upper)
     kept = np.where(mask, columns, 0.0).swapaxes(1, 2)
     return _descended(kept, mask.swapaxes(1, 2), weights.astype(np.float64), damped).astype(np.float32)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from compressor.numerics.sparsity import keep_largest, magnitude_threshold
+from compressor.numerics.sparsity import keep_blocks, keep_largest, keep_n_of_m, magnitude_threshold, read_n_of_m
 from tests.models import Floats, array, floats
 
 SHARES = [0.0, 0.1, 0.25, 0.5, 1 / 3, 0.77, 0.99, 1.0]
@@ -81,3 +81,35 @@ def test_without_sparsity_everything_is_kept_and_with_full_sparsity_nothing() ->
 def test_arrays_that_are_no_float32_are_ranked_by_value() -> None:
     half = np.array([0.5, -4.0, 2.0, 1.0], np.float16)
     assert magnitude_threshold(lambda: [half], 0.5) == 2.0  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 2), (2, 4), (1, 4), (3, 4), (4, 8)])
+def test_the_n_largest_of_every_m_neighbours_are_kept(n: int, m: int, rng: np.random.Generator) -> None:
+    scores = np.abs(floats(rng, 5, 8))
+    mask = keep_n_of_m(scores, n, m)
+    for group, kept in zip(scores.reshape(-1, m), mask.reshape(-1, m), strict=True):
+        assert set(group[kept]) == set(sorted(group)[m - n :])
+
+
+def test_blocks_go_as_a_whole_by_what_they_hold() -> None:
+    scores = array([[9, 0, 1, 1], [0, 0, 1, 1], [2, 2, 0, 0], [2, 2, 0, 0]])
+    kept = keep_blocks(scores, 0.5, 2, 2)
+    assert kept.tolist() == [[True, True, False, False]] * 2 + [[True, True, False, False]] * 2
+
+
+def test_blocks_that_are_cut_short_count_by_their_mean() -> None:
+    scores = array([[1, 1, 5], [1, 1, 5]])
+    assert keep_blocks(scores, 0.5, 2, 2).tolist() == [[False, False, True]] * 2
+
+
+def test_a_pattern_is_read_as_kept_and_group() -> None:
+    pattern = read_n_of_m("2:4")
+    assert (pattern.n, pattern.m) == (2, 4)
+    assert pattern.refusal(10) == "10 inputs are not a multiple of 4"
+    assert pattern.refusal(12) is None
+
+
+@pytest.mark.parametrize("text", ["", "2", "2:2", "4:2", "0:4", "a:b", "2:4:8", "-1:4", "2,4"])
+def test_a_pattern_that_makes_no_sense_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ValueError, match='"2:4"'):
+        read_n_of_m(text)

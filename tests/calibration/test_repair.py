@@ -1,0 +1,103 @@
+"""Fitting layers anew brings back what pruning took, as far as a linear layer can."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from compressor.calibration.repair import fits, repair
+from compressor.data import ArraysSource
+from compressor.graph.channels import Channels, prepare
+from compressor.graph.model import Model
+from compressor.runtime.shapes import observe_shapes
+from tests.calibration.surroundings import Around
+from tests.models import Array, Floats, decibels, floats, graph, load, outputs
+
+
+def _around(folder: Path, model: Model, x: Floats) -> Around:
+    np.savez(folder / "x.npz", x=x)
+    data = ArraysSource(path=folder / "x.npz", inputs={"x": "x"}, batch=16).open(model, "data", 0)
+    return Around(data, folder)
+
+
+def _residual(rng: np.random.Generator) -> onnx.ModelProto:
+    return graph(
+        "float[N,3,6,6] x => float[N,2,6,6] y",
+        """[one] a = Conv<pads=[1,1,1,1]>(x, w1, b1)  r = Relu(a)  [two] c = Conv<pads=[1,1,1,1]>(r, w2, b2)
+        s = Add(a, c)  q = Relu(s)  [three] y = Conv(q, w3, b3)""",
+        w1=floats(rng, 8, 3, 3, 3) / 4,
+        b1=floats(rng, 8) / 4,
+        w2=floats(rng, 8, 8, 3, 3) / 8,
+        b2=floats(rng, 8) / 4,
+        w3=floats(rng, 2, 8, 1, 1) / 3,
+        b3=floats(rng, 2),
+    )
+
+
+def _pruned(
+    model: Model, feeds: dict[str, Array], folder: Path, unit: int
+) -> tuple[Model, dict[str, dict[int, Array]]]:
+    prepare(model, observe_shapes(model, feeds, folder))
+    cut = model.copy()
+    channels = Channels.of(cut, observe_shapes(model, feeds, folder))
+    dropped = [group.units[unit] for group in channels.groups]
+    kept = channels.kept(dropped)
+    channels.drop(dropped)
+    return cut, kept
+
+
+def test_a_pruned_network_comes_nearer_to_the_reference_layer_by_layer(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    model = load(_residual(rng), tmp_path)
+    x = floats(rng, 64, 3, 6, 6)
+    around = _around(tmp_path, model, x)
+    cut, kept = _pruned(model, {"x": x[:4]}, tmp_path, unit=2)
+    fresh = {"x": floats(rng, 32, 3, 6, 6)}
+    wanted, before = outputs(model, fresh, tmp_path)["y"], outputs(cut, fresh, tmp_path)["y"]
+    found = list(repair(cut, model, fits(cut, kept), around))
+    after = outputs(cut, fresh, tmp_path)["y"]
+    assert [fit.name for fit in found] == ["one", "two", "three"]
+    assert all(fit.after <= fit.before for fit in found)
+    assert decibels(wanted, after) > decibels(wanted, before) + 1.5
+
+
+def test_an_input_that_was_a_mixture_of_others_is_made_up_for_exactly(tmp_path: Path, rng: np.random.Generator) -> None:
+    first = floats(rng, 4, 5)
+    first[3] = first[0] - 2 * first[1]
+    arrays = {"w1": first, "b1": floats(rng, 4), "w2": floats(rng, 3, 4), "b2": floats(rng, 3)}
+    body = "[one] a = Gemm<transB=1>(x, w1, b1)  [two] y = Gemm<transB=1>(a, w2, b2)"
+    model = load(graph("float[N,5] x => float[N,3] y", body, **arrays), tmp_path)
+    x = floats(rng, 256, 5)
+    cut, kept = _pruned(model, {"x": x[:2]}, tmp_path, unit=3)
+    list(repair(cut, model, fits(cut, kept), _around(tmp_path, model, x)))
+    expected, found = outputs(model, {"x": x}, tmp_path)["y"], outputs(cut, {"x": x}, tmp_path)["y"]
+    assert decibels(expected, found) > 35
+
+
+def test_what_is_as_it_was_stays_so(tmp_path: Path, rng: np.random.Generator) -> None:
+    model = load(_residual(rng), tmp_path)
+    x = floats(rng, 64, 3, 6, 6)
+    same = model.copy()
+    list(repair(same, model, fits(same, {}), _around(tmp_path, model, x)))
+    for before, after in zip(model.weights(), same.weights(), strict=True):
+        np.testing.assert_allclose(after.matrix(), before.matrix(), atol=1e-5)
+
+
+def test_shared_weights_and_lookups_are_not_fitted(tmp_path: Path, rng: np.random.Generator) -> None:
+    body = """[words] e = Gather(table, x)  [one] a = MatMul(e, w)  r = Relu(a)  [two] b = MatMul(r, w)
+    [out] y = MatMul(b, v)"""
+    proto = graph(
+        "int64[N,4] x => float[N,4,3] y", body, table=floats(rng, 9, 6), w=floats(rng, 6, 6), v=floats(rng, 6, 3)
+    )
+    assert [fit.weight.name for stage in fits(load(proto, tmp_path), {}) for fit in stage] == ["out"]
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_few_samples_do_no_harm(tmp_path: Path, batch: int, rng: np.random.Generator) -> None:
+    model = load(_residual(rng), tmp_path)
+    x = floats(rng, batch, 3, 6, 6)
+    cut, kept = _pruned(model, {"x": x[:1]}, tmp_path, unit=1)
+    list(repair(cut, model, fits(cut, kept), _around(tmp_path, model, x)))
+    assert np.isfinite(outputs(cut, {"x": x}, tmp_path)["y"]).all()
