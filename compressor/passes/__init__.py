@@ -9,6 +9,7 @@ from compressor.passes.cast import Cast
 from compressor.passes.compact import Compact
 from compressor.passes.correct_bias import CorrectBias
 from compressor.passes.equalize import Equalize
+from compressor.passes.prune_blocks import PruneBlocks
 from compressor.passes.prune_channels import PruneChannels
 from compressor.passes.prune_magnitude import PruneMagnitude
 from compressor.passes.prune_second_order import PruneSecondOrder
@@ -22,6 +23,7 @@ AnyPass = Annotated[
     Simplify
     | Equalize
     | Smooth
+    | PruneBlocks
     | PruneChannels
     | PruneMagnitude
     | PruneSecondOrder
@@ -38,6 +40,7 @@ PASSES: tuple[type[Pass], ...] = (
     Simplify,
     Equalize,
     Smooth,
+    PruneBlocks,
     PruneChannels,
     PruneMagnitude,
     PruneSecondOrder,
@@ -58,6 +61,7 @@ __all__ = [
     "CorrectBias",
     "Equalize",
     "Pass",
+    "PruneBlocks",
     "PruneChannels",
     "PruneMagnitude",
     "PruneSecondOrder",

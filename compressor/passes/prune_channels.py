@@ -131,7 +131,7 @@ class PruneChannels(Pass):
             return f"structure does not name {group.kind}"
         if not any(Selectors(self.targets).match(*layer) for layer in makers):
             return "targets select none of the layers that make it"
-        if self.ignore and any(Selectors(self.ignore).match(*layer) for layer in makers):
+        if not all(Selectors((), self.ignore).match(*layer) for layer in makers):
             return "ignore names a layer that makes it"
         if len(self._widths(group)) < 2:
             return f"{group.width} is as narrow as it may get in multiples of {self._multiple(group)}"

@@ -1,0 +1,97 @@
+"""Remove whole residual blocks and sublayers of transformers: those whose absence the outputs miss least.
+
+A block adds something to its input, y = x + f(x) (`graph/blocks.py`); without it, what follows reads x. Every block is
+left out alone, the drift of the model's outputs is measured, and blocks go in that order, the least missed first; after
+each one the drift is measured again. What is left is fitted anew by least squares to what the model made before
+(`calibration/repair.py`).
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from compressor.calibration.repair import fits, repair
+from compressor.data import held_out
+from compressor.errors import PassError
+from compressor.evaluate.judge import Judge
+from compressor.graph.blocks import Block, find_blocks, remove_block
+from compressor.graph.model import Model
+from compressor.graph.select import Selectors
+from compressor.passes.base import Context, Pass
+from compressor.report import Change, Finding, Skip
+from compressor.runtime.shapes import observe_shapes
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+class PruneBlocks(Pass):
+    """Remove whole residual blocks and attention or feed-forward sublayers. Give blocks or drift."""
+
+    type: Literal["prune_blocks"] = "prune_blocks"
+    blocks: Annotated[int, Field(ge=1)] | None = Field(default=None, description="how many to remove")
+    drift: Annotated[float, Field(gt=0)] | None = Field(
+        default=None,
+        description="instead: as many as go before the outputs drift further than this on calibration data: KL "
+        "divergence of class scores, else the share of noise in the power of the outputs; before any repair",
+    )
+    repair: bool = Field(
+        default=True, description="fit the layers that are left to what the model made before, on calibration data"
+    )
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        if (self.blocks is None) == (self.drift is None):
+            raise ValueError("give one of blocks and drift, for example blocks: 2")
+        return self
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Always."""
+        return True
+
+    def apply(self, model: Model, context: Context) -> Iterator[Finding]:
+        """Try every block, and remove those that are missed least."""
+        if context.calibration is None:
+            raise PassError("needs data.calibration, to measure what the outputs miss")
+        shapes = observe_shapes(model, context.feeds(), context.scratch)
+        found = {block.name: block for block in find_blocks(model, shapes) if self._selected(block)}
+        if not found:
+            return
+        judge = Judge(context.reference, held_out(context.calibration)[1], context.scratch, context.threads)
+        alone = {
+            name: judge.drift(_without(model, name, shapes))
+            for name in context.progress.track(found, "blocks", len(found))
+        }
+        before, layers = model.copy(), {name: len(block.weights) for name, block in found.items()}
+        removed: dict[str, float] = {}
+        for name in sorted(alone, key=lambda name: alone[name]):
+            if self.blocks is not None and len(removed) == self.blocks:
+                break
+            if name not in {block.name for block in find_blocks(model, shapes)}:
+                continue
+            drift = judge.drift(_without(model, name, shapes))
+            if self.drift is not None and drift > self.drift:
+                break
+            remove_block(model, name, shapes)
+            removed[name] = drift
+        if self.repair and removed:
+            list(repair(model, before, fits(model, {}), context))
+        for name in alone:
+            if name in removed:
+                detail = f"removed with {layers[name]} layers; until then the outputs drift by {removed[name]:.3g}"
+                yield Change(name, "block", detail)
+            else:
+                yield Skip(name, "block", "the outputs miss others less")
+
+    def _selected(self, block: Block) -> bool:
+        layers = [(weight.names, weight.layer) for weight in block.weights]
+        wanted = any(Selectors(self.targets).match(*layer) for layer in layers)
+        return wanted and all(Selectors((), self.ignore).match(*layer) for layer in layers)
+
+
+def _without(model: Model, name: str, shapes: Shapes) -> Model:
+    """A copy without a block."""
+    trial = model.copy()
+    remove_block(trial, name, shapes)
+    return trial
