@@ -16,10 +16,11 @@ from compressor.errors import PassError, RecipeError
 from compressor.evaluate.judge import Judge
 from compressor.graph.model import Model
 from compressor.graph.select import Selectors, matcher
+from compressor.graph.weights import Weight
 from compressor.numerics.levels import Bits
 from compressor.numerics.sparsity import Blocks, Pattern, Unstructured, read_n_of_m
 from compressor.progress import Progress
-from compressor.report import Change, Finding
+from compressor.report import Change, Finding, Skip
 from compressor.runtime.ort import Feeds
 
 
@@ -215,6 +216,24 @@ class SparsePass(Pass):
         if self.pattern is not None and (self.sparsity is not None or self.block is not None):
             raise ValueError("a pattern says how many weights are kept, and where; leave sparsity and block out")
         return self
+
+    def sorted_out(self, model: Model) -> tuple[list[Weight], list[Skip]]:
+        """The selected weights that can have such zeros, and those that cannot, each with the reason."""
+        able: list[Weight] = []
+        skips: list[Skip] = []
+        for weight in model.weights(self.selectors):
+            reason = self.refusal(weight)
+            if reason is None:
+                able.append(weight)
+            else:
+                skips.append(Skip(weight.name, weight.layer, reason))
+        return able, skips
+
+    def refusal(self, weight: Weight) -> str | None:
+        """Why a weight cannot have such zeros; None when it can."""
+        if weight.dtype == "float64":
+            return "its weights are float64, which this would round"
+        return self.zeros().refusal(weight.matrix().shape[1])
 
     def zeros(self) -> Pattern:
         """Which weights are to be zero."""

@@ -45,13 +45,8 @@ class PruneMagnitude(SparsePass):
 
     def apply(self, model: Model, context: Context) -> Iterator[Finding]:
         """Set what is small to zero, layer by layer or below one common magnitude."""
-        chosen: list[Weight] = []
-        for weight in model.weights(self.selectors):
-            reason = self._refusal(weight)
-            if reason is None:
-                chosen.append(weight)
-            else:
-                yield Skip(weight.name, weight.layer, reason)
+        chosen, skips = self.sorted_out(model)
+        yield from skips
         threshold = self._common_threshold(chosen)
         for weight in chosen:
             before = weight.matrix()
@@ -65,11 +60,6 @@ class PruneMagnitude(SparsePass):
             yield Change(
                 weight.name, weight.layer, f"{zeros:.1%} zero", error, weight.nbytes, weight.nbytes, float(zeros)
             )
-
-    def _refusal(self, weight: Weight) -> str | None:
-        if weight.dtype == "float64":
-            return "its weights are float64, which this would round"
-        return self.zeros().refusal(weight.matrix().shape[1])
 
     def _common_threshold(self, weights: list[Weight]) -> float | None:
         """The magnitude to be kept at least, when it is the same for all layers."""

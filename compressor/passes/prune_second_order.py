@@ -19,7 +19,7 @@ from compressor.numerics.divergence import relative_error
 from compressor.numerics.rounding import output_error
 from compressor.numerics.sparsifying import activation_aware, second_order
 from compressor.passes.base import Context, SparsePass
-from compressor.report import Change, Finding, Skip
+from compressor.report import Change, Finding
 
 
 class PruneSecondOrder(SparsePass):
@@ -39,13 +39,8 @@ class PruneSecondOrder(SparsePass):
 
     def apply(self, model: Model, context: Context) -> Iterator[Finding]:
         """Watch what layers read, and set their weights to zero one layer after the other."""
-        chosen: list[Weight] = []
-        for weight in model.weights(self.selectors):
-            reason = self._refusal(weight)
-            if reason is None:
-                chosen.append(weight)
-            else:
-                yield Skip(weight.name, weight.layer, reason)
+        chosen, skips = self.sorted_out(model)
+        yield from skips
         if context.calibration is None:
             raise PassError("needs data.calibration, to see what layers read")
         data, scratch, progress, threads = context.calibration, context.scratch, context.progress, context.threads
@@ -62,9 +57,8 @@ class PruneSecondOrder(SparsePass):
             error, size = relative_error(before, after), weight.nbytes
             yield Change(weight.name, weight.layer, detail, error, size, size, float(zeros))
 
-    def _refusal(self, weight: Weight) -> str | None:
-        if weight.dtype == "float64":
-            return "its weights are float64, which this would round"
+    def refusal(self, weight: Weight) -> str | None:
+        """As for every zero; and what the layer reads must be seen."""
         if seen(weight) is None:
             return "what it reads cannot be seen as rows; use prune_magnitude"
-        return self.zeros().refusal(weight.matrix().shape[1])
+        return super().refusal(weight)

@@ -115,16 +115,13 @@ def _groups(found: Inspection) -> Section:
             group.name,
             group.kind.replace("_", " "),
             str(group.width),
+            f"{len(group.makers)} make, {len(group.readers)} read",
             words.count(group.parameters),
-            words.listed(group.makers),
-            words.listed(group.readers),
         )
         for group in found.groups
         if not group.reason
     )
-    return Section(
-        "Groups that can be pruned", ("group", "units", "width", "parameters each", "made by", "read by"), rows
-    )
+    return Section("Groups that can be pruned", ("group", "units", "width", "layers", "parameters each"), rows)
 
 
 def _frozen(found: Inspection) -> Section:

@@ -11,7 +11,7 @@ from compressor.render import words
 from compressor.render.sections import Section, kernels, sections
 from compressor.report import Fidelity, LatencyComparison, Report
 
-_FREE_TEXT = ("why", "which", "what", "layer", "layers", "output", "units", "made by", "read by", "")
+_FREE_TEXT = ("why", "which", "what", "layer", "layers", "output", "units", "")
 
 
 def draw(report: Report, console: Console, verbose: bool) -> None:

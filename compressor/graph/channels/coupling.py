@@ -63,7 +63,8 @@ class Coupling:
             if value.is_initializer():
                 self._axes[value] = [Axis(n, self.tags.fresh(n)) if n > 1 else Axis(n) for n in sizes]
             else:
-                self._axes[value] = [Axis(n, None, f"{value.name} is given") for n in sizes]
+                what = "an input of the model" if value.is_graph_input() else "not understood"
+                self._axes[value] = [Axis(n, None, f"{value.name} is {what}") for n in sizes]
         return self._axes[value]
 
     def set_axes(self, value: ir.Value, axes: Sequence[Axis]) -> None:

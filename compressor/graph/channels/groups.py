@@ -95,8 +95,8 @@ class Channels:
         self.shapes = coupling.shapes
         self.costs = Costs(coupling)
         found = list(_groups(coupling))
-        self.groups = tuple(group for group in found if not group.reason and group.makers)
-        self.frozen = tuple(group for group in found if group.reason and group.makers)
+        self.groups = tuple(group for group in found if not group.reason)
+        self.frozen = tuple(group for group in found if group.reason)
 
     @classmethod
     def of(cls, model: Model, shapes: Shapes) -> "Channels":
@@ -205,7 +205,7 @@ def _group(
     order: dict[ir.Value, int],
     overs: Sequence[tuple[ir.Node, set[int]]],
 ) -> ChannelGroup | None:
-    """None where no layer with weights is concerned."""
+    """None where no layer with weights makes them."""
     places = []
     for number, first in enumerate(atoms[units[0]]):
         if first.value in weights:
@@ -213,7 +213,7 @@ def _group(
             place = _place(weights[first.value], first.axis, each)
             if place is not None:
                 places.append(place)
-    if not places:
+    if not any(place.role == "makes" for place in places):
         return None
     places.sort(key=lambda place: (place.role == "reads", order[place.weight.value]))
     entries = sum(

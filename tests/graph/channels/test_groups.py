@@ -15,7 +15,11 @@ from tests.graph.channels.graphs import CASES, Case
 from tests.models import Array, load, outputs, run
 
 COMPUTED_ANEW = settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
+    max_examples=12,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    derandomize=True,
 )
 
 
