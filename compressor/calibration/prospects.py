@@ -176,4 +176,4 @@ def _shares(place: Place, units: Sequence[int]) -> Doubles:
 
 
 def _middle(widths: Sequence[int]) -> int:
-    return widths[max(len(widths) // 3, min(len(widths) - 1, 1))]
+    return widths[len(widths) // 2]

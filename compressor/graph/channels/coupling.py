@@ -1,6 +1,6 @@
 """What is tied to what in a graph: the axes of all tensors, and what has to be rewritten when channels go."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,6 +101,12 @@ class Coupling:
             self.tags.freeze(axis.labels, reason)
         return Axis(axis.size, None, axis.why or reason)
 
+    def fix(self, value: ir.Value, numbers: Iterable[int], reason: str) -> None:
+        """Let axes of a constant stay as they are: they are no channels."""
+        axes = self.axes(value)
+        for number in numbers:
+            axes[number] = self.freeze(axes[number], reason)
+
     def relax(self, node: ir.Node, axes: Sequence[Axis]) -> None:
         """Note that a node takes a mean over these axes, and that it will be over what is left of them."""
         self.relaxed += [(node, axis.labels) for axis in axes if axis.labels is not None]
@@ -116,8 +122,10 @@ class Coupling:
     def regroup(self, axes: Sequence[Axis], into: Sequence[int], reason: str) -> list[Axis]:
         """The axes that a reshape makes of neighbouring axes."""
         labels = self.tags.regroup([a.size for a in axes], [a.labels for a in axes], into)
-        why = next((a.why for a in axes if a.why), reason)
-        return [Axis(n, found, "" if found is not None else why) for n, found in zip(into, labels, strict=True)]
+        why = next((axis.why for axis in axes if axis.why and axis.size > 1), reason)
+        return [
+            Axis(n, found, "" if found is not None or n == 1 else why) for n, found in zip(into, labels, strict=True)
+        ]
 
     def labels(self, axis: Axis) -> Labels:
         """Tags of an axis, frozen ones where it has none."""

@@ -106,12 +106,13 @@ def group_normalization(c: Coupling, node: ir.Node) -> None:
 
 def recurrent(c: Coupling, node: ir.Node) -> None:
     """LSTM, GRU, RNN: inputs meet W; hidden units are rows of every gate, columns of R, and what comes out."""
+    for value in node.inputs[1:3]:
+        if value is not None:
+            c.fix(value, [0], f"{node.op_type} {node.name} runs that way")
     x, w, r = (list(c.axes(value)) for value in node.inputs[:3] if value is not None)
     c.tie(x[2], w[2])
     gates = w[1].size // r[2].size
     hidden = r[2]
-    for axis in (w[0], r[0]):
-        c.freeze(axis, f"{node.op_type} {node.name} runs that way")
     why = f"{node.op_type} {node.name}: its state is given"
     for axis in (w[1], r[1]):
         hidden = _tied_repeated(c, axis, hidden, gates)
@@ -119,8 +120,7 @@ def recurrent(c: Coupling, node: ir.Node) -> None:
         value = node.inputs[idx] if len(node.inputs) > idx else None
         if value is not None:
             hidden = _tied_repeated(c, c.axes(value)[number], hidden, times)
-            for axis in c.axes(value)[:number]:
-                c.freeze(axis, why)
+            c.fix(value, range(number), why)
     if hidden.labels is not None:
         c.rewrites.append(partial(_set_count, node, "hidden_size", hidden.labels))
     for output in node.outputs:
@@ -146,8 +146,10 @@ def _layer(c: Coupling, node: ir.Node) -> tuple[list[Axis], list[Axis], ir.Value
 def _finish(
     c: Coupling, node: ir.Node, x: list[Axis], weights: list[Axis], out: Axis, bias: ir.Value | None, why: str
 ) -> None:
-    for axis in (*x[2:], *weights[2:]):
+    for axis in x[2:]:
         c.freeze(axis, why)
+    if node.inputs[1] is not None:
+        c.fix(node.inputs[1], range(2, len(weights)), why)
     if bias is not None:
         out = c.tie(out, c.axes(bias)[0])
     sizes = c.sizes(node.outputs[0]) or ()

@@ -81,7 +81,7 @@ def concat(c: Coupling, node: ir.Node) -> None:
     joined = [part[axis] for part in parts]
     size = sum(item.size for item in joined)
     if all(item.labels is None for item in joined):
-        after[axis] = Axis(size, None, joined[0].why)
+        after[axis] = Axis(size, None, joined[0].why or f"Concat {node.name} lays whole tensors side by side")
     else:
         after[axis] = Axis(size, np.concatenate([c.labels(item) for item in joined]))
     c.set_axes(node.outputs[0], after)

@@ -25,6 +25,9 @@ def prepare(model: Model, shapes: Shapes) -> None:
         model: edited in place.
         shapes: of all tensors of its main graph in one execution.
     """
+    from onnx_ir.passes import common  # slow to import
+
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model.ir)
     _fold(model)
     if fix_sizes(model, shapes):
         _fold(model)
