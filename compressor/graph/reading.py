@@ -77,7 +77,7 @@ def keeping_outputs(model: ir.Model) -> Iterator[None]:
     An output that is an input stays that input.
     """
     graph = model.graph
-    signature = [(v.name, v.type, v.shape) for v in graph.outputs]
+    signature = [(v.name, v.type, None if v.shape is None else v.shape.copy()) for v in graph.outputs]
     inputs = [v.name for v in graph.inputs]
     passed = {index: graph.inputs.index(v) for index, v in enumerate(graph.outputs) if v in graph.inputs}
     yield

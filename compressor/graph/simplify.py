@@ -28,7 +28,8 @@ def simplify(model: Model) -> Iterator[Folded]:
     _drop_inert(model.ir)
     yield from fold_affine(model.ir)
     names = _layer_names(model.ir)
-    optimizer.fold_constants(model.ir, should_fold=_rearranges, output_size_limit=_NO_LIMIT)
+    with keeping_outputs(model.ir):
+        optimizer.fold_constants(model.ir, should_fold=_rearranges, output_size_limit=_NO_LIMIT)
     names = _layer_names(model.ir) | names
     with keeping_outputs(model.ir):
         optimizer.optimize_ir(model.ir, inline=False, should_fold=_unless_it_widens)

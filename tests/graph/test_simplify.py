@@ -279,3 +279,11 @@ def test_what_is_stored_in_fewer_bits_stays_so(tmp_path: Path) -> None:
     list(simplify(model))
     assert [node.op_type for node in model.ir.graph] == ["Cast", "MatMul"]
     assert [value.dtype for value in model.ir.graph.initializers.values()] == [ir.DataType.FLOAT16]
+
+
+def test_names_of_open_dimensions_of_outputs_stay_whatever_is_inferred(tmp_path: Path) -> None:
+    body = "p = Log(x)  m = Multinomial<dtype=7, sample_size=1>(p)  y = Concat<axis=1>(m)"
+    model = load(graph("float[batch,4] x => int64[batch,1] y", body), tmp_path)
+    before = model.outputs()
+    list(simplify(model))
+    assert model.outputs() == before
