@@ -6,7 +6,7 @@ import onnx
 import pytest
 
 from tests.cli import tiny
-from tests.cli.calling import call, done, refused
+from tests.cli.calling import Values, call, done, refused, write_recipe
 
 ASSETS = Path(__file__).resolve().parents[2] / "shared" / "assets" / "models"
 REFUSED = "refuse"
@@ -53,3 +53,17 @@ def test_every_real_model_is_compressed_or_refused_in_one_clear_line(tmp_path: P
 def test_what_cannot_be_used_is_refused_in_one_line(tmp_path: Path, path: Path, command: str) -> None:
     options = ("-o", "small.onnx", "--preset", "int8-dynamic") if command == "compress" else ()
     assert len(refused(tmp_path, 3, command, path, *options, says=(path.name,))) == 1
+
+
+@pytest.mark.parametrize("path", MODELS, ids=_stem)
+def test_every_real_model_is_pruned_or_says_what_is_in_the_way(tmp_path: Path, path: Path) -> None:
+    fields: Values = {"parameters": 0.8, "importance": "magnitude", "repair": False}
+    steps = [{"type": "simplify"}, {"type": "prune_channels", **fields}]
+    recipe = write_recipe(tmp_path, model=str(path), passes=steps, verify={"cosine": -1})
+    finished = call(tmp_path, "run", recipe, *CHEAP, "-q")
+    if finished.code:
+        assert finished.code == 4
+        assert finished.err.startswith("error: passes.1 (prune_channels)")
+        return
+    onnx.checker.check_model(str(tmp_path / "out.onnx"), full_check=True)
+    assert tiny.signature(tmp_path / "out.onnx") == tiny.signature(path)
