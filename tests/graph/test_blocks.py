@@ -62,14 +62,10 @@ def test_without_a_block_its_input_takes_its_place(tmp_path: Path) -> None:
 
 
 def test_a_mask_from_elsewhere_does_not_matter(tmp_path: Path, rng: np.random.Generator) -> None:
-    body = """[one] a = MatMul(x, w1)  p = Mul(a, m)  s = Add(x, p)  [two] b = MatMul(s, w2)  q = Mul(b, m)  t = Add(s, q)
-    y = Relu(t)"""
-    proto = graph(
-        "float[N,4] x, float[N,4] mask => float[N,4] y",
-        f"m = Sigmoid(mask)  {body}",
-        w1=floats(rng, 4, 4),
-        w2=floats(rng, 4, 4),
-    )
+    body = """m = Sigmoid(mask)  [one] a = MatMul(x, w1)  p = Mul(a, m)  s = Add(x, p)
+    [two] b = MatMul(s, w2)  q = Mul(b, m)  t = Add(s, q)  y = Relu(t)"""
+    weights = {"w1": floats(rng, 4, 4), "w2": floats(rng, 4, 4)}
+    proto = graph("float[N,4] x, float[N,4] mask => float[N,4] y", body, **weights)
     feeds = {"x": floats(rng, 2, 4), "mask": floats(rng, 2, 4)}
     model = load(proto, tmp_path)
     shapes = observe_shapes(model, feeds, tmp_path)
