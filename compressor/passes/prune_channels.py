@@ -27,7 +27,7 @@ from compressor.calibration.timing import time_of_layers, time_without
 from compressor.data import held_out
 from compressor.errors import PassError
 from compressor.evaluate.judge import Judge
-from compressor.graph.channels import ChannelGroup, Channels, Kind, prepare
+from compressor.graph.channels import ChannelGroup, Channels, Kind, prepare, tidy
 from compressor.graph.model import Model
 from compressor.graph.select import Selectors
 from compressor.numerics.affine import Doubles
@@ -123,6 +123,7 @@ class PruneChannels(Pass):
                 yield Skip(group.name, group.kind, reason)
         if chosen:
             yield from self._prune(model, channels, chosen, context)
+        tidy(model)
 
     def _refusal(self, group: ChannelGroup) -> str | None:
         """Why a group is left alone; None when it is to be pruned."""

@@ -181,3 +181,31 @@ def test_the_groups_of_a_model_are_shown_before_anything_is_pruned(tmp_path: Pat
     text = call(tmp_path, "inspect", "model.onnx", "--groups").out
     assert "Groups that can be pruned" in text
     assert "y is an output of the model" in text
+
+
+def test_vectors_that_are_stored_once_are_so_again(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    body = """[one] a = Gemm<transB=1>(x, w1, b)  r = Relu(a)  [two] c = Gemm<transB=1>(r, w2, b)  q = Relu(c)
+    [three] y = Gemm<transB=1>(q, w3)"""
+    arrays = {
+        "w1": floats(rng, 16, 6),
+        "w2": floats(rng, 16, 16),
+        "w3": floats(rng, 3, 16),
+        "b": np.zeros(16, np.float32),
+    }
+    write(graph("float[N,6] x => float[N,3] y", body, **arrays), tmp_path / "model.onnx")
+    step: Values = {
+        "type": "prune_channels",
+        "sparsity": 0.5,
+        "scope": "layer",
+        "importance": "magnitude",
+        "repair": False,
+    }
+    report = passed(tmp_path, step, verify=LOOSE)
+    assert _widths(report) == {"one": (16, 8), "two": (16, 8)}
+    assert sorted(array.shape for array in tiny.arrays_of(tmp_path / "out.onnx").values()) == [
+        (3, 8),
+        (8,),
+        (8, 6),
+        (8, 8),
+    ]

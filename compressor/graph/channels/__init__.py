@@ -9,6 +9,6 @@ all weights at once.
 
 from compressor.graph.channels.coupling import Shapes
 from compressor.graph.channels.groups import ChannelGroup, Channels, Kind, Place
-from compressor.graph.channels.prepare import prepare
+from compressor.graph.channels.prepare import prepare, tidy
 
-__all__ = ["ChannelGroup", "Channels", "Kind", "Place", "Shapes", "prepare"]
+__all__ = ["ChannelGroup", "Channels", "Kind", "Place", "Shapes", "prepare", "tidy"]

@@ -1,4 +1,4 @@
-"""A graph made ready for looking at its channels; what it computes stays the same."""
+"""A graph made ready for looking at its channels, and tidied up afterwards; what it computes stays the same."""
 
 from collections.abc import Iterator, Sequence
 
@@ -37,6 +37,14 @@ def prepare(model: Model, shapes: Shapes) -> None:
         shared = tensor is not None and tensor.size > 1 and len(uses) > 1 and not any(map(is_weight, uses))
         if shared and tensor is not None and tensor.dtype.is_floating_point() and not value.is_graph_output():
             _untie(value, uses)
+
+
+def tidy(model: Model) -> None:
+    """Store what is equal once again, and drop what nothing reads any more."""
+    from onnx_ir.passes import common
+
+    common.RemoveUnusedNodesPass()(model.ir)
+    common.DeduplicateHashedInitializersPass()(model.ir)
 
 
 def _fold(model: Model) -> None:
