@@ -23,6 +23,27 @@ def _weights(**fields: object) -> Entry:
     return {"type": "quantize_weights", **fields}
 
 
+_SPARSE_RIVAL = "sets no weights to zero"
+_NARROW_RIVAL = "makes nothing narrower"
+
+
+def _narrow(name: str, **fields: object) -> Variant:
+    """Whole channels, neurons and heads away."""
+    passes = _SIMPLIFY, {"type": "prune_channels", **fields}, _COMPACT
+    return Variant(f"prune-{name}", passes, _NARROW_RIVAL, slow=True)
+
+
+def _zeros(name: str, kind: str, **fields: object) -> Variant:
+    """Single weights to zero."""
+    return Variant(f"prune-{name}", (_SIMPLIFY, {"type": kind, **fields}, _COMPACT), _SPARSE_RIVAL, slow=True)
+
+
+def _blocks(count: int) -> Variant:
+    """Whole parts away."""
+    passes = _SIMPLIFY, {"type": "prune_blocks", "blocks": count}, _COMPACT
+    return Variant(f"prune-{count}-blocks", passes, _NARROW_RIVAL, slow=True)
+
+
 def _observed(observer: str, rival: Rival | None = None, slow: bool = False) -> Variant:
     passes = _SIMPLIFY, _static(activations={"observer": observer}), _COMPACT
     return Variant(f"observer-{observer}", passes, rival, slow=slow)
@@ -41,6 +62,7 @@ _MOBILENET = Task(
         _observed("percentile"),
         _observed("entropy", Rival("static", {"calibrate_method": "Entropy"}, samples=32)),
         _observed("mse"),
+        _narrow("macs-0.77", macs=0.77),
     ),
     calibration={**_IMAGES, "list": "<assets>/data/imagenet1000_odd.csv", "samples": 500},
 )
@@ -66,6 +88,13 @@ def _resnet(name: str) -> Task:
             Variant("2.6-bits", (_SIMPLIFY, _static(budget={"bits_per_weight": 2.6}), _COMPACT)),
             Variant("ternary", (_SIMPLIFY, _static(scheme="ternary"), _CORRECT, _COMPACT), recipe=_NO_VERDICT),
             Variant("binary", (_SIMPLIFY, _static(scheme="binary"), _CORRECT, _COMPACT), recipe=_NO_VERDICT),
+            _narrow("macs-0.69", macs=0.69),
+            _narrow("macs-0.59", macs=0.59),
+            _narrow("latency-0.74", latency=0.74),
+            _blocks(4),
+            _zeros("second-order", "prune_second_order", sparsity=0.5),
+            _zeros("2-of-4", "prune_second_order", pattern="2:4"),
+            _zeros("magnitude", "prune_magnitude", sparsity=0.5),
         ),
         calibration={**arrays, "inputs": {"input": "train_images"}, "samples": 500},
     )
@@ -90,6 +119,8 @@ _MINILM = Task(
         Variant("8-bit", (_SIMPLIFY, _SMOOTH, {"type": "quantize_dynamic"}, _COMPACT), Rival("dynamic")),
         Variant("4-bit", (_SIMPLIFY, _SMOOTH, _weights(), _COMPACT), _BLOCKS_OF_32),
         Variant("10-MB", (_SIMPLIFY, _SMOOTH, _weights(budget={"bytes": 9_700_000}), _COMPACT)),
+        _narrow("macs-0.6", macs=0.6),
+        _blocks(2),
     ),
     calibration={**_SENTENCES, "path": "<assets>/data/stsb/stsb-en-train.csv", "samples": 512},
     timed=101,
