@@ -1,7 +1,9 @@
 """Samples in image files, decoded and preprocessed one batch at a time."""
 
 import csv
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -117,15 +119,25 @@ class ImagesDataset(Dataset):
         return len(self._files)
 
     def batches(self) -> Iterator[Batch]:
-        """Decoded images; a fixed batch that is not full is filled up by repeating files."""
-        spec = self.specs[0]
-        for start in range(0, len(self._files), self.batch):
-            files = self._files[start : start + self.batch]
-            fixed = spec.shape is not None and isinstance(spec.shape[0], int)
-            fed = [files[i % len(files)] for i in range(self.batch)] if fixed else files
-            feed = fit(self._stack(fed), spec, str(files[0].path))
-            labels: dict[str, Array] = {"": np.array([f.label for f in files])} if self._labelled else {}
-            yield Batch({spec.name: feed}, labels, len(files))
+        """Decoded images, one batch ahead; a fixed batch that is not full is filled up by repeating files."""
+        starts = range(0, len(self._files), self.batch)
+        with ThreadPoolExecutor(1) as decoder:
+            waiting: deque[Future[Batch]] = deque()
+            for start in starts:
+                waiting.append(decoder.submit(self._read, start))
+                if len(waiting) > 1:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+    def _read(self, start: int) -> Batch:
+        """The batch that begins with this file."""
+        spec, files = self.specs[0], self._files[start : start + self.batch]
+        fixed = spec.shape is not None and isinstance(spec.shape[0], int)
+        fed = [files[i % len(files)] for i in range(self.batch)] if fixed else files
+        feed = fit(self._stack(fed), spec, str(files[0].path))
+        labels: dict[str, Array] = {"": np.array([f.label for f in files])} if self._labelled else {}
+        return Batch({spec.name: feed}, labels, len(files))
 
     def _stack(self, files: list[ImageFile]) -> NDArray[np.float32]:
         pictures = [self._picture.read(f.path) for f in files]
