@@ -10,6 +10,8 @@ _SMOOTH: Entry = {"type": "smooth"}
 _EQUALIZE: Entry = {"type": "equalize"}
 _CORRECT: Entry = {"type": "correct_bias"}
 _COMPACT: Entry = {"type": "compact"}
+_CAST: Entry = {"type": "cast"}
+"""What is left in float, such as embeddings' scales and biases, in 16 bits of the file."""
 
 _NO_VERDICT: Entry = {"verify": {"cosine": -1}}
 """Even a result that no longer resembles the reference is shown."""
@@ -83,7 +85,7 @@ def _resnet(name: str) -> Task:
         {**arrays, "inputs": {"input": "test_images"}, "labels": "test_labels", "metric": "top1"},
         (
             Variant("w8a8", (_SIMPLIFY, _static(), _COMPACT), Rival("static")),
-            Variant("w4a8", (_SIMPLIFY, _static(scheme="w4a8"), _COMPACT), "no 4-bit Conv"),
+            Variant("w4a8", (_SIMPLIFY, _static(scheme="w4a8"), _CORRECT, _COMPACT), "no 4-bit Conv"),
             Variant("w3a8", (_SIMPLIFY, _static(scheme="w3a8"), _COMPACT), "no 3-bit Conv"),
             Variant("2.6-bits", (_SIMPLIFY, _static(budget={"bits_per_weight": 2.6}), _COMPACT)),
             Variant("ternary", (_SIMPLIFY, _static(scheme="ternary"), _CORRECT, _COMPACT), recipe=_NO_VERDICT),
@@ -116,7 +118,7 @@ _MINILM = Task(
     "<assets>/models/minilm/minilm.onnx",
     {**_SENTENCES, "path": "<assets>/data/stsb/stsb-en-test.csv", "batch": 1, "metric": "spearman_cosine"},
     (
-        Variant("8-bit", (_SIMPLIFY, _SMOOTH, {"type": "quantize_dynamic"}, _COMPACT), Rival("dynamic")),
+        Variant("8-bit", (_SIMPLIFY, _SMOOTH, {"type": "quantize_dynamic"}, _CAST, _COMPACT), Rival("dynamic")),
         Variant("4-bit", (_SIMPLIFY, _SMOOTH, _weights(), _COMPACT), _BLOCKS_OF_32),
         Variant("10-MB", (_SIMPLIFY, _SMOOTH, _weights(budget={"bytes": 9_700_000}), _COMPACT)),
         _narrow("macs-0.6", macs=0.6),

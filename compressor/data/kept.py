@@ -1,4 +1,4 @@
-"""Samples that are asked for many times: decoded and prepared twice at most, and read back from disk from then on."""
+"""Samples that are asked for many times: decoded and prepared three times at most, then read back from disk."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -8,12 +8,15 @@ import numpy as np
 
 from compressor.data.base import Array, Batch, Dataset
 
+_WORTH_IT = 2
+"""Times that all batches were asked for before they are kept: most passes look at samples once or twice."""
+
 _MOST_BYTES = 2 << 30
 """On disk, about; what goes beyond it is prepared anew each time."""
 
 
 class KeptDataset(Dataset):
-    """Another dataset, whose batches are kept in a folder when they are all asked for a second time.
+    """Another dataset, whose batches are kept in a folder when they are all asked for a third time.
 
     Args:
         data: where the samples come from.
@@ -25,7 +28,7 @@ class KeptDataset(Dataset):
         self._data, self._folder = data, folder
         self._kept: list[tuple[Path, Batch]] = []
         self._bytes = 0
-        self._seen_whole = False
+        self._times = 0
 
     def __len__(self) -> int:
         """How many samples."""
@@ -33,17 +36,17 @@ class KeptDataset(Dataset):
 
     def batches(self) -> Iterator[Batch]:
         """All samples once; see `Dataset.batches`."""
-        kept, number = list(self._kept), 0
+        kept = list(self._kept)
         for file, batch in kept:
             yield replace(batch, feeds=_read(file, batch.feeds))
         if sum(batch.samples for _, batch in kept) == len(self):
             return
         for number, batch in enumerate(self._data.batches()):
             if number >= len(kept):
-                if self._seen_whole and number == len(self._kept):
+                if self._times >= _WORTH_IT and number == len(self._kept):
                     self._keep(batch)
                 yield batch
-        self._seen_whole = number > 0 or len(self) <= self.batch
+        self._times += 1
 
     def split(self, first: int) -> tuple[Dataset, Dataset]:
         """The first `first` samples, and the others; neither is kept."""
