@@ -1,4 +1,4 @@
-"""Time as a cost: of models that do not exist yet by their layers, of models that do by running them."""
+"""Time as a cost, with one thread: of models that do not exist yet by their layers, of others by running them."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -14,12 +14,12 @@ from compressor.runtime.ort import Feeds
 _SECONDS = 1.5
 
 
-def time_of_layers(channels: Channels, scratch: Path, threads: int) -> Cost:
+def time_of_layers(channels: Channels, scratch: Path) -> Cost:
     """Milliseconds of all layers that multiply, one by one, without some units.
 
     Layers that cannot be taken out of their model are given the time that the others take for as much work.
     """
-    times = LayerTimes(scratch, threads)
+    times = LayerTimes(scratch, threads=1)
 
     def cost(dropped: Collection[int]) -> float:
         total, counted, others = 0.0, 0, 0
@@ -32,9 +32,7 @@ def time_of_layers(channels: Channels, scratch: Path, threads: int) -> Cost:
     return cost
 
 
-def time_without(
-    model: Model, channels: Channels, dropped: Collection[int], feeds: Feeds, scratch: Path, threads: int
-) -> float:
+def time_without(model: Model, channels: Channels, dropped: Collection[int], feeds: Feeds, scratch: Path) -> float:
     """Time of an execution without these units, as a share of that of the model as it is, measured in turn."""
     with TemporaryDirectory(dir=scratch) as folder:
         before, after = Path(folder) / "before.onnx", Path(folder) / "after.onnx"
@@ -42,4 +40,4 @@ def time_without(
         trial = model.copy()
         Channels.of(trial, channels.shapes).drop(dropped)
         trial.save(after)
-        return latency.compare(before, after, feeds, threads, _SECONDS).ratio.median
+        return latency.compare(before, after, feeds, seconds=_SECONDS).ratio.median

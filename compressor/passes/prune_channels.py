@@ -62,7 +62,8 @@ class PruneChannels(Pass):
         default=None, description="instead: parameters to keep, as a share"
     )
     latency: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        default=None, description="instead: time of an execution to keep, as a share, measured on this machine"
+        default=None,
+        description="instead: time of an execution to keep, as a share, measured on this machine with one thread",
     )
     sparsity: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None, description="instead: share of the units to drop"
@@ -201,11 +202,11 @@ class PruneChannels(Pass):
         if self.sparsity is not None:
             units = sum(prospect.group.width for prospect in prospects)
             return self._within(prospects, losses, lambda gone: units - len(gone), 1 - self.sparsity)
-        cost = time_of_layers(channels, context.scratch, context.threads)
+        cost = time_of_layers(channels, context.scratch)
 
         def timed(widths: Sequence[int]) -> float:
             dropped = dropped_units(prospects, widths)
-            return time_without(model, channels, dropped, context.feeds(), context.scratch, context.threads)
+            return time_without(model, channels, dropped, context.feeds(), context.scratch)
 
         return self._within_latency(lambda share: self._within(prospects, losses, cost, share), timed)
 
