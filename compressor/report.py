@@ -18,8 +18,8 @@ class Change:
     """A pass replaced a weight, or did away with a node.
 
     Attributes:
-        weight: name of the layer.
-        layer: its operator type.
+        weight: name of the layer; of a group of channels, of the first layer that makes it.
+        layer: its operator type; of a group, what its units are.
         detail: what was done, in a few words.
         relative_error: of the weight, Frobenius; None where the weight's values are not approximated.
         bytes_before: of the array.

@@ -171,7 +171,7 @@ def _seen(place: Place) -> LayerInput | None:
 def _shares(place: Place, units: Sequence[int]) -> Doubles:
     """Power of the weights of each unit, as a share of all."""
     matrix = place.weight.matrix().astype(np.float64)
-    power = (matrix**2).sum(axis=0 if place.role == "reads" or place.weight.layer == "Gather" else 1)
+    power = (matrix**2).sum(axis=0 if place.in_columns else 1)
     return np.array([power[place.positions[unit]].sum() for unit in units]) / max(float(power.sum()), 1e-300)
 
 

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from compressor.calibration.coding import Surroundings
 from compressor.calibration.staged import Staged
 from compressor.errors import PassError
-from compressor.graph.biases import bias_refusal, move_bias
+from compressor.graph.biases import has_place_for_bias, move_bias
 from compressor.graph.edit import settle
 from compressor.graph.inputs import LayerInput, layer_input, stride
 from compressor.graph.model import Model
-from compressor.graph.outlets import Outlet, outlet
+from compressor.graph.outlets import Outlet, Shapes, outlet
 from compressor.graph.twins import Twins
 from compressor.graph.weights import Weight
 from compressor.numerics.affine import Floats
@@ -43,12 +43,14 @@ class Fit:
         weight: of the pruned model.
         source: what it reads there.
         outlet: its result, in both models.
+        place: the same, for its bias.
         kept: channels of that result in the reference that the pruned model still has.
     """
 
     weight: Weight
     source: LayerInput
     outlet: Outlet
+    place: Twins
     kept: NDArray[np.int64] | None
 
 
@@ -67,21 +69,24 @@ class Fitted:
     after: float
 
 
-def fits(model: Model, kept: Mapping[str, Mapping[int, NDArray[np.int64]]]) -> list[list[Fit]]:
+def fits(model: Model, kept: Mapping[str, Mapping[int, NDArray[np.int64]]], shapes: Shapes) -> list[list[Fit]]:
     """The layers of a pruned model that can be fitted, in order; those that read the same tensor together.
+
+    One that makes up for a whole sum waits for the others: they may be part of it.
 
     Args:
         model: pruned.
         kept: by tensor and axis, the entries of the reference's axis that are left, where some are not.
+        shapes: of all tensors of the reference.
     """
     found: list[list[Fit]] = []
     for weight in model.weights():
-        source, result = layer_input(weight.uses[0]), outlet(weight)
+        source, result = layer_input(weight.uses[0]), outlet(weight, shapes)
         if source is None or result is None or weight.dtype == "float64":
             continue
         axes = kept.get(result.tensor, {})
-        fit = Fit(weight, source, result, next((left for axis, left in axes.items() if axis == result.axis), None))
-        if found and found[-1][0].source.tensor == source.tensor:
+        fit = Fit(weight, source, result, _place(weight, result), axes.get(result.axis))
+        if found and found[-1][0].source.tensor == source.tensor and not result.joined:
             found[-1].append(fit)
         else:
             found.append([fit])
@@ -102,7 +107,7 @@ def repair(model: Model, reference: Model, stages: Sequence[Sequence[Fit]], cont
         many = len(context.calibration) >= _MANY * context.calibration.batch
         runs = [Staged(context.calibration, Path(folder), context.threads) for _ in (model, reference)]
         for stage in context.progress.track(stages, "repair", len(stages)):
-            seen = [_Samples(fit, many) for fit in stage]
+            seen = [_Samples(fit, has_place_for_bias(model, fit.place), many) for fit in stage]
             sources = {fit.source.tensor for fit in stage}
             results = {fit.outlet.tensor for fit in stage}
             limit = ceil(ROWS * context.calibration.batch / max(len(context.calibration), 1))
@@ -119,11 +124,11 @@ def repair(model: Model, reference: Model, stages: Sequence[Sequence[Fit]], cont
 class _Samples:
     """What a layer reads and what is missing in its result, of three quarters of the rows and of the others."""
 
-    def __init__(self, fit: Fit, many: bool) -> None:
-        self._fit, self._many = fit, many
+    def __init__(self, fit: Fit, biased: bool, many: bool) -> None:
+        self._fit, self.biased, self._many = fit, biased, many
         rows, columns = fit.weight.matrix().shape
         sizes = fit.source.groups, columns, rows // fit.source.groups
-        self.seen, self.unseen = Regression(*sizes), Regression(*sizes)
+        self.seen, self.unseen = Regression(*sizes, biased), Regression(*sizes, biased)
         self.power = 0.0
 
     def update(self, number: int, x: Floats, found: Floats, wanted: Floats, limit: int) -> None:
@@ -146,6 +151,10 @@ class _Samples:
         return thinned.reshape(len(thinned), groups, -1).swapaxes(0, 1)
 
 
+def _place(weight: Weight, result: Outlet) -> Twins:
+    return Twins(weight.name, weight.layer, result.tensor, result.tensor, result.axis, len(weight.matrix()))
+
+
 def _real(array: Array) -> Floats:
     return array.astype(np.float32, copy=False)
 
@@ -161,9 +170,7 @@ def _fitted(model: Model, fit: Fit, samples: _Samples) -> Fitted:
         return Fitted(fit.weight.name, before, before)
     weights, bias = found
     fit.weight.store((fit.weight.matrix() + weights.reshape(-1, columns)).astype(np.float32))
-    tensor, axis = fit.outlet.tensor, fit.outlet.axis
-    place = Twins(fit.weight.name, fit.weight.layer, tensor, tensor, axis, rows)
-    if bias_refusal(model, place) is None:
-        move_bias(model, place, bias.reshape(-1).astype(np.float32))
+    if samples.biased:
+        move_bias(model, fit.place, bias.reshape(-1).astype(np.float32))
         settle(model.ir)
     return Fitted(fit.weight.name, before, before * total.error(weights, bias))

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Collection, Iterator
+from math import ceil
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -51,6 +52,7 @@ class Staged:
         session: Session | None = None
         folder = Path(mkdtemp(dir=self._folder))
         files: list[Path] = []
+        batches = ceil(len(self._data) / self._data.batch)
         for number, feeds in enumerate(self._feeds()):
             if session is None:
                 given = {name: array.dtype for name, array in feeds.items()} if self._files else None
@@ -59,7 +61,6 @@ class Staged:
                 session = Session(file, self._threads)
             outputs = session.run(feeds)
             found = {name: outputs[VALUE + name] for name in wanted}
-            batches = -(-len(self._data) // self._data.batch)
             if moves and len(files) == number and sum(found[name].nbytes for name in kept) * batches <= _MOST_BYTES:
                 files.append(folder / str(number))
                 files[-1].mkdir()
@@ -68,7 +69,10 @@ class Staged:
             yield {name: found[name] for name in names}
         if session is not None:
             session.close()
-        shutil.rmtree(folder) if len(files) <= number else self._move_to(kept, files)
+        if len(files) == batches:
+            self._move_to(kept, files)
+        else:
+            shutil.rmtree(folder)
 
     def _feeds(self) -> Iterator[dict[str, Array]]:
         if not self._files:

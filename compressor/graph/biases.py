@@ -31,6 +31,12 @@ def bias_refusal(model: Model, layer: Twins) -> str | None:
     return None
 
 
+def has_place_for_bias(model: Model, layer: Twins) -> bool:
+    """Whether the bias of a layer can be moved without a new operator behind it."""
+    node = _node(model, layer)
+    return bias_refusal(model, layer) is None and (node.op_type in _BIASED or _added(node, layer) is not None)
+
+
 def move_bias(model: Model, layer: Twins, shift: Floats) -> None:
     """Add `shift`, (channels,), to the bias of a layer that has no `bias_refusal`."""
     node = _node(model, layer)

@@ -109,7 +109,7 @@ def eliminate(
     """
     order = list(before.order) if before else []
     errors = before.errors.tolist() if before else [0.0]
-    left = [unit for unit in range(count) if unit not in set(order)]
+    left = sorted(set(range(count)) - set(order))
     extra = np.zeros(count) if scores is None else scores
     wanted = len(order) + most
     while len(order) < wanted:
@@ -119,5 +119,5 @@ def eliminate(
         error = errors[-1] + float(extra[chosen].sum()) + sum(reader.eliminate(chosen) for reader in readers)
         errors += np.linspace(errors[-1], error, len(chosen) + 1)[1:].tolist()
         order += chosen
-        left = [unit for unit in left if unit not in set(chosen)]
+        left = sorted(set(left) - set(chosen))
     return Elimination(tuple(order), np.array(errors))

@@ -23,9 +23,11 @@ class Regression:
         groups: parts of a grouped convolution; 1 for all other layers.
         inputs: of each.
         outputs: of each.
+        biased: whether there is a bias to be fitted too.
     """
 
-    def __init__(self, groups: int, inputs: int, outputs: int) -> None:
+    def __init__(self, groups: int, inputs: int, outputs: int, biased: bool = True) -> None:
+        self._biased = biased
         self._own = np.zeros((groups, inputs + 1, inputs + 1))
         self._cross = np.zeros((groups, outputs, inputs + 1))
         self._wanted = 0.0
@@ -33,15 +35,15 @@ class Regression:
 
     def __add__(self, other: "Regression") -> "Regression":
         """Of the samples of both."""
-        total = Regression(len(self._own), self._own.shape[1] - 1, self._cross.shape[1])
+        total = Regression(len(self._own), self._own.shape[1] - 1, self._cross.shape[1], self._biased)
         total._own, total._cross = self._own + other._own, self._cross + other._cross
         total._wanted, total._rows = self._wanted + other._wanted, self._rows + other._rows
         return total
 
     def update(self, x: Floats, y: Floats) -> None:
         """Fold in a batch: (groups, rows, inputs) and (groups, rows, outputs)."""
-        ones = np.ones((*x.shape[:2], 1), np.float32)
-        extended = np.concatenate([x, ones], axis=2)
+        last = np.full((*x.shape[:2], 1), self._biased, np.float32)
+        extended = np.concatenate([x, last], axis=2)
         self._own += extended.swapaxes(1, 2) @ extended
         self._cross += y.swapaxes(1, 2) @ extended
         self._wanted += float((y.astype(np.float64) ** 2).sum())

@@ -15,14 +15,12 @@ from compressor.calibration.repair import fits, repair
 from compressor.data import held_out
 from compressor.errors import PassError
 from compressor.evaluate.judge import Judge
-from compressor.graph.blocks import Block, find_blocks, remove_block
+from compressor.graph.blocks import Block, Shapes, find_blocks, remove_block
 from compressor.graph.model import Model
 from compressor.graph.select import Selectors
 from compressor.passes.base import Context, Pass
 from compressor.report import Change, Finding, Skip
 from compressor.runtime.shapes import observe_shapes
-
-Shapes = dict[str, tuple[int, ...]]
 
 
 class PruneBlocks(Pass):
@@ -76,7 +74,7 @@ class PruneBlocks(Pass):
             remove_block(model, name, shapes)
             removed[name] = drift
         if self.repair and removed:
-            list(repair(model, before, fits(model, {}), context))
+            list(repair(model, before, fits(model, {}, shapes), context))
         for name in alone:
             if name in removed:
                 detail = f"removed with {layers[name]} layers; until then the outputs drift by {removed[name]:.3g}"

@@ -48,8 +48,6 @@ _TRIALS = 5
 _CLOSE = 0.93
 """Share of the latency wanted that is near enough to it."""
 
-_BYTES = 4
-
 
 class PruneChannels(Pass):
     """Make layers narrower (structured): smaller and faster. Give macs, parameters, latency or sparsity."""
@@ -162,7 +160,7 @@ class PruneChannels(Pass):
         channels.drop(dropped)
         fitted: dict[str, Fitted] = {}
         if self.repair and dropped:
-            fitted = {found.name: found for found in repair(model, before, fits(model, kept), context)}
+            fitted = {found.name: found for found in repair(model, before, fits(model, kept, channels.shapes), context)}
         for prospect, width in zip(prospects, widths, strict=True):
             yield _finding(prospect, width, fitted)
 
@@ -246,13 +244,14 @@ def _finding(prospect: Prospect, width: int, fitted: Mapping[str, Fitted]) -> Fi
     left = [fitted[place.weight.name].after for place in group.readers if place.weight.name in fitted]
     repaired = f", {max(left):.1%} of what its readers make is lost" if left else ""
     detail = f"{group.width} → {width}, tied in {len(tied)} layers{repaired}"
+    entry = group.places[0].weight.nbytes // max(group.places[0].weight.size, 1)
     before, after = group.entries * group.width, group.entries * width
     return Change(
         group.name,
         group.kind,
         detail,
-        bytes_before=before * _BYTES,
-        bytes_after=after * _BYTES,
+        bytes_before=before * entry,
+        bytes_after=after * entry,
         widths=(group.width, width),
         tied=tied,
     )

@@ -21,6 +21,12 @@ def _around(folder: Path, model: Model, x: Floats) -> Around:
     return Around(data, folder)
 
 
+def _shapes(model: Model, folder: Path) -> dict[str, tuple[int, ...]]:
+    """Of all tensors for two samples of noise."""
+    sizes = [n if isinstance(n, int) else 2 for n in model.inputs()[0].shape or ()]
+    return observe_shapes(model, {"x": floats(np.random.default_rng(1), *sizes)}, folder)
+
+
 def _residual(rng: np.random.Generator) -> onnx.ModelProto:
     return graph(
         "float[N,3,6,6] x => float[N,2,6,6] y",
@@ -56,7 +62,7 @@ def test_a_pruned_network_comes_nearer_to_the_reference_layer_by_layer(
     cut, kept = _pruned(model, {"x": x[:4]}, tmp_path, unit=2)
     fresh = {"x": floats(rng, 32, 3, 6, 6)}
     wanted, before = outputs(model, fresh, tmp_path)["y"], outputs(cut, fresh, tmp_path)["y"]
-    found = list(repair(cut, model, fits(cut, kept), around))
+    found = list(repair(cut, model, fits(cut, kept, _shapes(model, tmp_path)), around))
     after = outputs(cut, fresh, tmp_path)["y"]
     assert [fit.name for fit in found] == ["one", "two", "three"]
     assert all(fit.after <= fit.before for fit in found)
@@ -71,7 +77,7 @@ def test_an_input_that_was_a_mixture_of_others_is_made_up_for_exactly(tmp_path: 
     model = load(graph("float[N,5] x => float[N,3] y", body, **arrays), tmp_path)
     x = floats(rng, 256, 5)
     cut, kept = _pruned(model, {"x": x[:2]}, tmp_path, unit=3)
-    list(repair(cut, model, fits(cut, kept), _around(tmp_path, model, x)))
+    list(repair(cut, model, fits(cut, kept, _shapes(model, tmp_path)), _around(tmp_path, model, x)))
     expected, found = outputs(model, {"x": x}, tmp_path)["y"], outputs(cut, {"x": x}, tmp_path)["y"]
     assert decibels(expected, found) > 35
 
@@ -80,7 +86,7 @@ def test_what_is_as_it_was_stays_so(tmp_path: Path, rng: np.random.Generator) ->
     model = load(_residual(rng), tmp_path)
     x = floats(rng, 64, 3, 6, 6)
     same = model.copy()
-    list(repair(same, model, fits(same, {}), _around(tmp_path, model, x)))
+    list(repair(same, model, fits(same, {}, _shapes(model, tmp_path)), _around(tmp_path, model, x)))
     for before, after in zip(model.weights(), same.weights(), strict=True):
         np.testing.assert_allclose(after.matrix(), before.matrix(), atol=1e-5)
 
@@ -91,7 +97,9 @@ def test_shared_weights_and_lookups_are_not_fitted(tmp_path: Path, rng: np.rando
     proto = graph(
         "int64[N,4] x => float[N,4,3] y", body, table=floats(rng, 9, 6), w=floats(rng, 6, 6), v=floats(rng, 6, 3)
     )
-    assert [fit.weight.name for stage in fits(load(proto, tmp_path), {}) for fit in stage] == ["out"]
+    model = load(proto, tmp_path)
+    shapes = observe_shapes(model, {"x": np.zeros((1, 4), np.int64)}, tmp_path)
+    assert [fit.weight.name for stage in fits(model, {}, shapes) for fit in stage] == ["out"]
 
 
 @pytest.mark.parametrize("batch", [1, 5])
@@ -99,5 +107,45 @@ def test_few_samples_do_no_harm(tmp_path: Path, batch: int, rng: np.random.Gener
     model = load(_residual(rng), tmp_path)
     x = floats(rng, batch, 3, 6, 6)
     cut, kept = _pruned(model, {"x": x[:1]}, tmp_path, unit=1)
-    list(repair(cut, model, fits(cut, kept), _around(tmp_path, model, x)))
+    list(repair(cut, model, fits(cut, kept, _shapes(model, tmp_path)), _around(tmp_path, model, x)))
     assert np.isfinite(outputs(cut, {"x": x}, tmp_path)["y"]).all()
+
+
+def test_a_sum_with_something_of_another_shape_is_not_the_result_of_a_layer(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    body = """[wide] a = Conv<pads=[1,1,1,1]>(x, w1)  p = GlobalAveragePool(x)  [pooled] c = Conv(p, w2)  s = Add(a, c)
+    y = Relu(s)"""
+    proto = graph("float[N,3,6,6] x => float[N,4,6,6] y", body, w1=floats(rng, 4, 3, 3, 3), w2=floats(rng, 4, 3, 1, 1))
+    model, x = load(proto, tmp_path), floats(rng, 32, 3, 6, 6)
+    stages = fits(model, {}, _shapes(model, tmp_path))
+    assert {fit.weight.name: fit.outlet.tensor for stage in stages for fit in stage} == {"wide": "a", "pooled": "c"}
+    assert len(list(repair(model.copy(), model, stages, _around(tmp_path, model, x)))) == 2
+
+
+def test_two_layers_of_one_sum_do_not_both_make_up_for_the_same(tmp_path: Path, rng: np.random.Generator) -> None:
+    body = "[one] a = Gemm<transB=1>(x, w1)  [two] b = Gemm<transB=1>(x, w2)  s = Add(a, b)  y = Relu(s)"
+    arrays = {"w1": floats(rng, 4, 5), "w2": floats(rng, 4, 5)}
+    model, x = load(graph("float[N,5] x => float[N,4] y", body, **arrays), tmp_path), floats(rng, 256, 5)
+    off = model.copy()
+    for weight in off.weights():
+        weight.store((weight.matrix() + 0.3 * floats(rng, *weight.matrix().shape)).astype(np.float32))
+    stages = fits(off, {}, _shapes(model, tmp_path))
+    assert [[fit.weight.name for fit in stage] for stage in stages] == [["one"], ["two"]]
+    list(repair(off, model, stages, _around(tmp_path, model, x)))
+    assert decibels(outputs(model, {"x": x}, tmp_path)["y"], outputs(off, {"x": x}, tmp_path)["y"]) > 40
+
+
+def test_products_without_a_bias_get_none_and_feed_the_next_as_they_are(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    body = "[one] a = MatMul(x, w1)  [two] b = MatMul(a, w2)  y = Relu(b)"
+    arrays = {"w1": floats(rng, 5, 6), "w2": floats(rng, 6, 3)}
+    model = load(graph("float[N,5] x => float[N,3] y", body, **arrays), tmp_path)
+    x = floats(rng, 256, 5) + 2
+    off = model.copy()
+    next(off.weights()).store((next(model.weights()).matrix() * np.float32(0.7)).astype(np.float32))
+    nodes = off.node_counts()
+    list(repair(off, model, fits(off, {}, _shapes(model, tmp_path)), _around(tmp_path, model, x)))
+    assert off.node_counts() == nodes
+    assert decibels(outputs(model, {"x": x}, tmp_path)["y"], outputs(off, {"x": x}, tmp_path)["y"]) > 40

@@ -66,3 +66,12 @@ def test_what_serves_unseen_samples_is_taken(rng: np.random.Generator) -> None:
     found = fitted(_folded(x[:, :150], y[:, :150]), _folded(x[:, 150:], y[:, 150:]), *_nothing(x, y))
     assert found is not None
     np.testing.assert_allclose(found[0], weights, atol=0.05)
+
+
+def test_without_a_bias_none_is_found_and_the_weights_are_those_of_least_squares(rng: np.random.Generator) -> None:
+    x, y = floats(rng, 1, 200, 4) + 1, floats(rng, 1, 200, 2) + 3
+    plain = Regression(1, 4, 2, biased=False)
+    plain.update(x, y)
+    found, shift = plain.solve(*_nothing(x, y), 1e-9)
+    np.testing.assert_allclose(found[0].T, np.linalg.lstsq(x[0], y[0], rcond=None)[0], atol=1e-4)
+    assert not shift.any()

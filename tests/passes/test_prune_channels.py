@@ -209,3 +209,11 @@ def test_vectors_that_are_stored_once_are_so_again(tmp_path: Path) -> None:
         (8, 6),
         (8, 8),
     ]
+
+
+def test_bytes_are_those_of_the_stored_type(tmp_path: Path) -> None:
+    _network(tmp_path)
+    step: Values = {"type": "prune_channels", "sparsity": 0.5, "scope": "layer", "round_to": 4, "repair": False}
+    report = passed(tmp_path, step | {"importance": "magnitude"}, verify=LOOSE)
+    one = entries(report, "changes")["one"]
+    assert (one["bytes_before"], one["bytes_after"]) == (4 * 24 * (16 * 9 + 1 + 16 * 9), 4 * 12 * (16 * 9 + 1 + 16 * 9))

@@ -32,6 +32,11 @@ class Place:
     role: Literal["makes", "reads"]
     positions: tuple[Positions, ...]
 
+    @property
+    def in_columns(self) -> bool:
+        """Whether the positions are columns of the matrix."""
+        return self.role == "reads" or self.weight.layer == "Gather"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChannelGroup:

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from compressor.graph.channels.coupling import Alive, Axis, Coupling
-from compressor.graph.channels.sizes import Number, Size, follow, put, source
+from compressor.graph.channels.sizes import Number, Size, follow, put, source, write
 from compressor.graph.channels.tags import Labels
 from compressor.graph.edit import constant, graph_of, new_initializer
 from compressor.graph.weights import Use, attribute
@@ -37,9 +37,8 @@ def reshape(c: Coupling, node: ir.Node) -> None:
     c.set_axes(node.outputs[0], after)
     if node.op_type == "Reshape":
         for position, axis in enumerate(after):
-            if source(c, node.inputs[1], position) in (Number(0), Number(0, False)) and not attribute(
-                node, "allowzero", 0
-            ):
+            asked = source(c, node.inputs[1], position)
+            if isinstance(asked, Number) and asked.value == 0 and not attribute(node, "allowzero", 0):
                 c.tie(axis, before[position])
             follow(c, node, 1, position, axis)
 
@@ -106,8 +105,7 @@ def split(c: Coupling, node: ir.Node) -> None:
 
 def slice_(c: Coupling, node: ir.Node) -> None:
     """A stretch of some axes; its ends follow."""
-    source_, *bounds = node.inputs
-    before = list(c.axes(_first(node)))
+    bounds, before = node.inputs[1:], list(c.axes(_first(node)))
     sizes = c.sizes(node.outputs[0]) or ()
     starts, ends, axes, steps = (constant(bounds[i]) if len(bounds) > i else None for i in range(4))
     count = (c.sizes(bounds[0]) or (0,))[0] if bounds and bounds[0] is not None else 0
@@ -115,15 +113,13 @@ def slice_(c: Coupling, node: ir.Node) -> None:
     if listed is None:
         c.freeze_all(node, f"Slice {node.name} works along an axis that is computed")
         return
-    after = before
     for position, number in enumerate(listed):
         axis = int(number) % len(before)
-        step = 1 if steps is None else int(steps.reshape(-1)[position])
-        known = starts is not None and ends is not None
-        ends_at = (int(starts[position]), int(ends[position])) if starts is not None and ends is not None else (0, 0)
-        after[axis] = _sliced(c, node, before[axis], sizes[axis], position, ends_at if known and step == 1 else None)
-    c.set_axes(node.outputs[0], after)
-    del source_
+        whole = steps is None or int(steps.reshape(-1)[position]) == 1
+        known = starts is not None and ends is not None and whole
+        stretch = (int(starts[position]), int(ends[position])) if starts is not None and ends is not None else None
+        before[axis] = _sliced(c, node, before[axis], sizes[axis], position, stretch if known else None)
+    c.set_axes(node.outputs[0], before)
 
 
 def gather(c: Coupling, node: ir.Node) -> None:
@@ -277,12 +273,8 @@ def _padded(c: Coupling, node: ir.Node, axis: Axis, position: int, ends: tuple[i
     added = c.tags.fresh(front), c.tags.fresh(back)
     for place, labels in ((position, added[0]), (position + count, added[1])):
         if len(labels):
-            c.rewrites.append(partial(_write_amount, c, node, place, labels))
+            c.rewrites.append(partial(write, c, Use(node, 1), place, labels))
     return Axis(size, np.concatenate([added[0], axis.labels, added[1]]))
-
-
-def _write_amount(c: Coupling, node: ir.Node, position: int, labels: Labels, alive: Alive) -> None:
-    put(c, Use(node, 1), position, int(alive(labels).sum()))
 
 
 def _write_ends(c: Coupling, node: ir.Node, position: int, labels: Labels, ends: tuple[int, int], alive: Alive) -> None:

@@ -62,7 +62,7 @@ def follow(c: Coupling, node: ir.Node, idx: int, position: int, axis: Axis) -> N
         case Number(value) if value <= 0:
             return
         case Number(_, True):
-            c.rewrites.append(partial(_write, c, Use(node, idx), position, axis.labels))
+            c.rewrites.append(partial(write, c, Use(node, idx), position, axis.labels))
         case Size(tensor, number):
             c.tie(axis, c.axes(tensor)[number])
         case _:
@@ -74,6 +74,13 @@ def put(c: Coupling, use: Use, position: int, number: int) -> None:
     value = use.node.inputs[use.idx]
     if value is not None:
         use.node.replace_input_with(use.idx, _replaced(c, use.node, value, position, number))
+
+
+def write(c: Coupling, use: Use, position: int, labels: Labels, alive: Alive) -> None:
+    """Let an entry of the constant that ends up in this input be how many of these entries stay."""
+    left = alive(labels)
+    if not left.all():
+        put(c, use, position, int(left.sum()))
 
 
 def fix_known(c: Coupling) -> bool:
@@ -198,12 +205,6 @@ def _read(node: ir.Node) -> ir.Value:
 
 def _first(node: ir.Node) -> int:
     return attribute(node, "start", 0)
-
-
-def _write(c: Coupling, use: Use, position: int, labels: Labels, alive: Alive) -> None:
-    left = alive(labels)
-    if not left.all():
-        put(c, use, position, int(left.sum()))
 
 
 def _replaced(c: Coupling, reader: ir.Node, value: ir.Value, position: int, number: int) -> ir.Value:
