@@ -45,7 +45,7 @@ _NARROW = 64
 
 _MOST_WIDTHS = 24
 _TRIALS = 5
-_CLOSE = 0.93
+_CLOSE = 0.97
 """Share of the latency wanted that is near enough to it."""
 
 
@@ -218,16 +218,17 @@ class PruneChannels(Pass):
     ) -> list[int]:
         """Widths whose time, measured, is near the one that is wanted: what their layers take alone is not all."""
         wanted = share = self.latency or 1.0
-        best, tried = None, []
+        best: list[int] = []
+        reached, tried = 0.0, []
         for _ in range(_TRIALS):
             widths = within(share)
             tried.append(timed(widths))
-            if tried[-1] <= wanted:
-                best = widths
-                if tried[-1] >= _CLOSE * wanted:
-                    break
+            if reached < tried[-1] <= wanted:
+                best, reached = widths, tried[-1]
+            if reached >= _CLOSE * wanted:
+                break
             share = min(share * wanted / tried[-1], 0.99)
-        if best is None:
+        if not best:
             raise PassError(f"latency {wanted:g} is not reached; the nearest was {min(tried):.2f}; ask for less")
         return best
 
