@@ -134,7 +134,7 @@ class PruneChannels(Pass):
         if not all(Selectors((), self.ignore).match(*layer) for layer in makers):
             return "ignore names a layer that makes it"
         if len(self._widths(group)) < 2:
-            return f"{group.width} is as narrow as it may get in multiples of {self._multiple(group)}"
+            return f"as narrow as it may get in multiples of {self._multiple(group)}"
         return None
 
     def _multiple(self, group: ChannelGroup) -> int:
