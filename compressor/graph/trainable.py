@@ -1,0 +1,159 @@
+"""Which arrays of a graph are learned: told by who reads them, not by how they are stored.
+
+Exporters store everything as initializers: weights, but also masks, frequencies and scales of the arithmetic
+around them. A layer's inputs are learned. An array in an addition or a product is learned when it meets
+something that has been through a layer already, has more than one entry, and is no mask.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from compressor.graph.edit import new_initializer
+from compressor.graph.reading import initializers
+from compressor.graph.weights import FLOATS, Use, uses_of
+
+_LEARNED: dict[str, tuple[int, ...]] = {
+    "BatchNormalization": (1, 2),
+    "BiasGelu": (1,),
+    "Conv": (1, 2),
+    "ConvTranspose": (1, 2),
+    "DeformConv": (1, 3),
+    "Einsum": (0, 1),
+    "FastGelu": (1,),
+    "FusedMatMul": (0, 1),
+    "GRU": (1, 2, 3),
+    "Gather": (0,),
+    "Gemm": (0, 1, 2),
+    "GroupNormalization": (1, 2),
+    "InstanceNormalization": (1, 2),
+    "LSTM": (1, 2, 3, 7),
+    "LayerNormalization": (1, 2),
+    "MatMul": (0, 1),
+    "PRelu": (1,),
+    "RMSNormalization": (1,),
+    "RNN": (1, 2, 3),
+    "SimplifiedLayerNormalization": (1,),
+    "SkipLayerNormalization": (2, 3, 4),
+}
+_STATISTICS = {"BatchNormalization": (3, 4)}
+_JOINED = ("Add", "Sub", "Mul", "Div", "Sum", "Concat")
+_PASSED = ("QuantizeLinear", "DequantizeLinear", "Transpose", "Reshape", "Cast", "Identity", "Squeeze", "Unsqueeze", "Expand")
+_PRODUCTS = ("MatMul", "FusedMatMul", "Gather", "Einsum")
+_MASKING = 1e4
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """The arrays that training changes.
+
+    Attributes:
+        learned: by gradients, in the order of the graph.
+        statistics: means and variances that follow the batches.
+        scales: of quantizers.
+    """
+
+    learned: tuple[ir.Value, ...]
+    statistics: tuple[ir.Value, ...]
+    scales: tuple[ir.Value, ...]
+
+
+def roles(model: ir.Model) -> Roles:
+    """The roles of all float initializers, those of subgraphs included."""
+    touched = _touched(model)
+    learned, statistics, scales = [], [], []
+    for value in initializers(model):
+        tensor = value.const_value
+        if tensor is None or tensor.dtype not in FLOATS or value.is_graph_output():
+            continue
+        if any(use.idx in _STATISTICS.get(use.node.op_type, ()) for use in uses_of(value)):
+            statistics.append(value)
+        elif all(use.node.op_type in ("QuantizeLinear", "DequantizeLinear") and use.idx == 1 for use in uses_of(value)):
+            scales += [value] if uses_of(value) else []
+        elif any(_is_learned(use, value, touched) for use in readers(value)):
+            learned.append(value)
+    return Roles(tuple(learned), tuple(statistics), tuple(scales))
+
+
+def readers(value: ir.Value) -> Iterator[Use]:
+    """Where an array is really used: past what only turns, shapes or quantizes it."""
+    for use in uses_of(value):
+        if use.node.op_type in _PASSED and use.idx == 0:
+            yield from readers(use.node.outputs[0])
+        else:
+            yield use
+
+
+def is_learned_by(use: Use) -> bool:
+    """Whether this input of a layer is a place for learned arrays."""
+    return use.idx in _LEARNED.get(use.node.op_type, ())
+
+
+def _is_learned(use: Use, value: ir.Value, touched: set[ir.Value]) -> bool:
+    node, tensor = use.node, value.const_value
+    if tensor is None:
+        return False
+    wide = sum(n > 1 for n in tensor.shape.numpy())
+    if is_learned_by(use):
+        if node.op_type not in _PRODUCTS or wide > 1:
+            return True
+        return node.op_type != "Gather" and _meets(node, touched)
+    if node.op_type not in _JOINED or tensor.size < 2 or not _meets(node, touched):
+        return False
+    array = tensor.numpy().astype(np.float32)
+    varied = node.op_type != "Concat" or array.min() < array.max()
+    return varied and bool(np.isfinite(array).all()) and float(np.abs(array).max()) < _MASKING
+
+
+def _meets(node: ir.Node, touched: set[ir.Value]) -> bool:
+    return any(value in touched for value in node.inputs if value is not None)
+
+
+def _touched(model: ir.Model) -> set[ir.Value]:
+    """Every value that has been through a layer with an array of its own."""
+    found: set[ir.Value] = set()
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        if _meets(node, found) or _has_array(node):
+            found.update(node.outputs)
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.GRAPH:
+                found.update(attribute.as_graph().inputs)
+    return found
+
+
+def _has_array(node: ir.Node) -> bool:
+    """Whether the node is a layer with a matrix, which need not be stored as one."""
+    places = _LEARNED.get(node.op_type, ())
+    return any(value is not None and _constant_matrix(value) for i, value in enumerate(node.inputs) if i in places)
+
+
+def _constant_matrix(value: ir.Value) -> bool:
+    if value.const_value is not None:
+        return sum(n > 1 for n in value.const_value.shape.numpy()) > 1
+    producer = value.producer()
+    if producer is None or producer.op_type not in _PASSED or producer.inputs[0] is None:
+        return False
+    return _constant_matrix(producer.inputs[0])
+
+
+def untie(model: ir.Model) -> dict[str, list[str]]:
+    """Give every layer that reads the same learned vector one of its own.
+
+    Exporters store arrays of equal values once, such as the ones of all normalizations: trained as one, they
+    would move together. Matrices that are shared are shared on purpose and stay.
+
+    Returns:
+        Array -> names of the copies, in the order of the layers that read them; the first layer keeps it.
+    """
+    found: dict[str, list[str]] = {}
+    for value in [v for v in roles(model).learned if v.const_value is not None and len(v.const_value.shape) <= 1]:
+        graph = value.graph
+        if not isinstance(graph, ir.Graph) or value.const_value is None:
+            continue
+        for use in uses_of(value)[1:]:
+            own = new_initializer(graph, f"{value.name}_untied", value.const_value.numpy())
+            use.node.replace_input_with(use.idx, own)
+            found.setdefault(value.name or "", []).append(own.name or "")
+    return found

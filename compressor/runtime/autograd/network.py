@@ -1,0 +1,131 @@
+"""An ONNX graph as a torch module: its arrays are the parameters, its nodes the forward pass."""
+
+import re
+from collections.abc import Mapping
+from contextlib import nullcontext
+
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+from compressor.errors import ModelError
+from compressor.graph.model import Model
+from compressor.graph.trainable import roles, untie
+from compressor.runtime.autograd import operators
+from compressor.runtime.autograd.node import Mode, UnsupportedError
+from compressor.runtime.autograd.program import Program
+from compressor.runtime.autograd.values import Value, as_tensor, from_numpy, numbers_or_tensor
+
+_SHOWN = 8
+
+
+class Network(nn.Module):
+    """A model that torch can run, differentiate and train.
+
+    Parameters are the arrays that layers learn (`graph.trainable`); they keep the names they have in the
+    file. Vectors that an exporter merged because they were equal are parameters of their own; a matrix that
+    several layers share stays one. Shapes are computed in Python integers. Quantizers are straight-through
+    estimators. Packed codes are read only.
+
+    Args:
+        model: it is not changed; the network has arrays of its own.
+        scales: whether the scales of quantizers are parameters too.
+
+    Attributes:
+        input_names: what `forward` takes, in order.
+        output_names: what it returns, in order.
+        trained: array -> parameter; `graph.trainable.untie` says what an untied array is called.
+        statistics: array -> mean or variance that follows the batches in training.
+
+    Raises:
+        ModelError: every operator that cannot be executed, in one line.
+    """
+
+    def __init__(self, model: Model, scales: bool = False) -> None:
+        super().__init__()
+        operators.register()
+        copy = model.copy().ir
+        untie(copy)
+        found = roles(copy)
+        self._mode = Mode()
+        self._program = _program(copy, self._mode, str(model.source))
+        self.input_names = tuple(value.name or "" for value in self._program.inputs)
+        self.output_names = tuple(value.name or "" for value in copy.graph.outputs)
+        self.trained: dict[str, nn.Parameter] = {}
+        self.statistics: dict[str, Tensor] = {}
+        learned = {*found.learned, *(found.scales if scales else ())}
+        self._given = [self._hold(value, value in learned, value in found.statistics) for value in self._program.externals]
+        self.eval()
+
+    def train(self, mode: bool = True) -> "Network":
+        """Switch normalization by batches and dropout on or off."""
+        self._mode.training = mode
+        super().train(mode)
+        return self
+
+    def forward(self, *inputs: Value) -> tuple[Value, ...]:
+        """All outputs in the order of the model.
+
+        Args:
+            inputs: tensors (lists of them for sequences) in the order of `input_names`, on the device of the
+                parameters.
+        """
+        device = next((x.device for x in inputs if isinstance(x, Tensor) and x.device.type != "cpu"), None)
+        with nullcontext() if device is None else device:
+            externals = [self.get_buffer(g) if isinstance(g, str) else g for g in self._given]
+            return tuple(as_tensor(value) for value in self._program.run(inputs, externals))
+
+    def run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """All outputs by name, for inputs by name."""
+        outputs = self(*[feeds[name] for name in self.input_names])
+        return dict(zip(self.output_names, outputs, strict=True))
+
+    def _hold(self, value: ir.Value, learned: bool, statistic: bool) -> Value:
+        """What the program is given for an array: a parameter, the name of a buffer, or numbers."""
+        name, tensor = value.name or "", value.const_value
+        if tensor is None:
+            raise ModelError(f"{name}: is read from nowhere")
+        if not learned and not statistic:
+            held = numbers_or_tensor(tensor)
+            return self._place(name, held) if isinstance(held, Tensor) else held
+        array = from_numpy(tensor.numpy())
+        if statistic:
+            path = self._place(name, array)
+            self.statistics[name] = self.get_buffer(path)
+            return path
+        parameter = self.trained[name] = nn.Parameter(array)
+        self._place(name, parameter)
+        return parameter
+
+    def _place(self, name: str, tensor: Tensor) -> str:
+        """Hang a tensor in the tree of modules that its dotted name spells; returns the path it has there."""
+        parts = [re.sub(r"\W", "_", part) or "_" for part in name.split(".")]
+        owner: nn.Module = self
+        for part in parts[:-1]:
+            child = getattr(owner, part, None)
+            if child is None:
+                owner.add_module(part, child := nn.Module())
+            if not isinstance(child, nn.Module):
+                return self._place(name.replace(".", "_"), tensor)
+            owner = child
+        last = parts[-1]
+        while hasattr(owner, last):
+            last += "_"
+        if isinstance(tensor, nn.Parameter):
+            owner.register_parameter(last, tensor)
+        else:
+            owner.register_buffer(last, tensor)
+        return ".".join([*parts[:-1], last])
+
+
+def _program(model: ir.Model, mode: Mode, place: str) -> Program:
+    if model.functions:
+        from onnx_ir.passes import common
+
+        common.InlinePass()(model)
+    try:
+        return Program(model.graph, model.graph.opset_imports.get("", 1), mode)
+    except UnsupportedError as error:
+        lines = str(error).split("\n")
+        more = f"; and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+        raise ModelError(f"{place}: cannot be trained: {'; '.join(lines[:_SHOWN])}{more}") from error

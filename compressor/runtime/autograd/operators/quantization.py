@@ -1,0 +1,113 @@
+"""Quantize and dequantize, as straight-through estimators where gradients are asked for.
+
+A quantized tensor whose gradient matters travels in float, rounded and clipped; the gradient passes where
+nothing was clipped (Bengio et al. 2013), and reaches the scale as in LSQ (Esser et al. 2020).
+"""
+
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from compressor.runtime.autograd.node import Node, Run
+from compressor.runtime.autograd.operators.moving import cast
+from compressor.runtime.autograd.registry import operator
+from compressor.runtime.autograd.values import DTYPES
+
+LIMITS: dict[ir.DataType, tuple[int, int]] = {
+    ir.DataType.INT2: (-2, 1),
+    ir.DataType.UINT2: (0, 3),
+    ir.DataType.INT4: (-8, 7),
+    ir.DataType.UINT4: (0, 15),
+    ir.DataType.INT8: (-128, 127),
+    ir.DataType.UINT8: (0, 255),
+    ir.DataType.INT16: (-32768, 32767),
+    ir.DataType.UINT16: (0, 65535),
+}
+"""Smallest and largest code of each integer type."""
+
+
+def _spread(value: Tensor, x: Tensor, axis: int, block: int) -> Tensor:
+    """One number for all, for each index of an axis, or for each block of it, over the shape of `x`."""
+    if value.numel() == 1:
+        return value.reshape(())
+    if block:
+        return value.repeat_interleave(block, axis).narrow(axis, 0, x.shape[axis])
+    shape = [1] * x.dim()
+    shape[axis] = -1
+    return value.reshape(shape)
+
+
+class _RoundThrough(torch.autograd.Function):
+    """Round to even; the gradient passes as if nothing had happened."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return torch.round(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return gradients[0]
+
+
+def round_through(x: Tensor) -> Tensor:
+    """Rounded to even, with the gradient of the identity."""
+    rounded: Tensor = _RoundThrough.apply(x) if torch.is_grad_enabled() and x.requires_grad else torch.round(x)  # type: ignore[no-untyped-call]
+    return rounded
+
+
+def quantize_to(x: Tensor, zero_point: Tensor) -> Tensor:
+    """Rounded, shifted and saturated in the type of the zero point."""
+    low, high = torch.iinfo(zero_point.dtype).min, torch.iinfo(zero_point.dtype).max
+    return torch.clamp(torch.round(x) + zero_point.to(x.dtype), low, high).to(zero_point.dtype)
+
+
+@operator("QuantizeLinear")
+def _quantize(node: Node) -> Run:
+    axis, block, saturate = node.int("axis", 1), node.int("block_size"), bool(node.int("saturate", 1))
+    stated = ir.DataType(node.int("output_dtype")) if node.int("output_dtype") else None
+    wanted = node.input_dtype(2) or stated or node.ir.outputs[0].dtype or ir.DataType.UINT8
+    if wanted not in DTYPES:
+        raise node.unsupported(f"to {wanted.name} cannot be executed by torch here")
+
+    def quantize(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+        precise = x.to(scale.dtype) if scale.dtype != x.dtype else x
+        codes = precise / _spread(scale, x, axis, block)
+        shift = 0 if zero is None else _spread(zero, x, axis, block).to(codes.dtype)
+        if wanted not in LIMITS:
+            return cast(codes + shift, wanted, saturate)
+        made = torch.clamp(round_through(codes) + shift, *LIMITS[wanted])
+        return made if made.requires_grad else made.to(DTYPES[wanted])
+
+    return quantize
+
+
+@operator("DequantizeLinear")
+def _dequantize(node: Node) -> Run:
+    axis, block = node.int("axis", 1), node.int("block_size")
+    dtype = node.dtype("output_dtype")
+
+    def dequantize(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+        exact = torch.float64 if scale.dtype == torch.float64 else torch.float32
+        codes = x.to(exact)
+        if zero is not None:
+            codes = codes - _spread(zero, x, axis, block).to(exact)
+        return (codes * _spread(scale.to(exact), x, axis, block)).to(dtype or scale.dtype)
+
+    return dequantize
+
+
+@operator("DynamicQuantizeLinear")
+def _dynamic_quantize(node: Node) -> Run:
+    """Codes, scale and zero point of the range that the tensor has, which always includes zero."""
+
+    def quantize(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        low, high = torch.clamp(x.min(), max=0), torch.clamp(x.max(), min=0)
+        scale = (high - low) / 255
+        scale = torch.where(scale == 0, torch.ones_like(scale), scale).detach()
+        zero = torch.clamp(torch.round(-low.detach() / scale), 0, 255)
+        codes = torch.clamp(round_through(x / scale) + zero, 0, 255)
+        return codes if codes.requires_grad else codes.to(torch.uint8), scale, zero.to(torch.uint8)
+
+    return quantize
