@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from compressor.graph.edit import new_initializer
+from numpy.typing import NDArray
+
+from compressor.graph.edit import new_initializer, redirect, remove_if_unused, set_array
 from compressor.graph.reading import initializers
 from compressor.graph.weights import FLOATS, Use, uses_of
 
@@ -40,7 +42,19 @@ _LEARNED: dict[str, tuple[int, ...]] = {
 }
 _STATISTICS = {"BatchNormalization": (3, 4)}
 _JOINED = ("Add", "Sub", "Mul", "Div", "Sum", "Concat")
-_PASSED = ("QuantizeLinear", "DequantizeLinear", "Transpose", "Reshape", "Cast", "Identity", "Squeeze", "Unsqueeze", "Expand")
+_PASSED = (
+    "Cast",
+    "DequantizeLinear",
+    "Expand",
+    "Identity",
+    "QuantizeLinear",
+    "Reshape",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+)
 _PRODUCTS = ("MatMul", "FusedMatMul", "Gather", "Einsum")
 _MASKING = 1e4
 
@@ -78,12 +92,28 @@ def roles(model: ir.Model) -> Roles:
 
 
 def readers(value: ir.Value) -> Iterator[Use]:
-    """Where an array is really used: past what only turns, shapes or quantizes it."""
+    """Where an array is really used: past what only turns, shapes, joins or quantizes it."""
     for use in uses_of(value):
-        if use.node.op_type in _PASSED and use.idx == 0:
-            yield from readers(use.node.outputs[0])
+        if _passes(use):
+            for output in use.node.outputs:
+                yield from readers(output)
         else:
             yield use
+
+
+def _passes(use: Use) -> bool:
+    if use.node.op_type == "Concat":
+        return all(value is not None and _is_fixed(value) for value in use.node.inputs)
+    return use.node.op_type in _PASSED and use.idx == 0
+
+
+def _is_fixed(value: ir.Value) -> bool:
+    """Whether a value is made of initializers alone, by moving their entries."""
+    producer = value.producer()
+    if producer is None:
+        return value.const_value is not None
+    moved = producer.op_type in (*_PASSED, "Concat")
+    return moved and all(source is None or _is_fixed(source) for source in producer.inputs)
 
 
 def is_learned_by(use: Use) -> bool:
@@ -133,7 +163,7 @@ def _constant_matrix(value: ir.Value) -> bool:
     if value.const_value is not None:
         return sum(n > 1 for n in value.const_value.shape.numpy()) > 1
     producer = value.producer()
-    if producer is None or producer.op_type not in _PASSED or producer.inputs[0] is None:
+    if producer is None or producer.op_type not in (*_PASSED, "Concat") or producer.inputs[0] is None:
         return False
     return _constant_matrix(producer.inputs[0])
 
@@ -148,8 +178,10 @@ def untie(model: ir.Model) -> dict[str, list[str]]:
         Array -> names of the copies, in the order of the layers that read them; the first layer keeps it.
     """
     found: dict[str, list[str]] = {}
-    for value in [v for v in roles(model).learned if v.const_value is not None and len(v.const_value.shape) <= 1]:
+    for value in roles(model).learned:
         graph = value.graph
+        if not _is_merged(value):
+            continue
         if not isinstance(graph, ir.Graph) or value.const_value is None:
             continue
         for use in uses_of(value)[1:]:
@@ -157,3 +189,85 @@ def untie(model: ir.Model) -> dict[str, list[str]]:
             use.node.replace_input_with(use.idx, own)
             found.setdefault(value.name or "", []).append(own.name or "")
     return found
+
+
+def _is_merged(value: ir.Value) -> bool:
+    """Whether several readers take all of a vector; those that take a part of it share it on purpose."""
+    if value.const_value is None or len(value.const_value.shape) > 1 or len(uses_of(value)) < 2:
+        return False
+    return not any(use.node.op_type in ("Slice", "Split", "Concat", "Gather") for use in uses_of(value))
+
+
+def retie(model: ir.Model, untied: dict[str, list[str]]) -> None:
+    """Undo `untie` for the copies that still equal what they were copied from."""
+    values = {value.name or "": value for value in initializers(model)}
+    for name, copies in untied.items():
+        kept = values[name]
+        for copy in map(values.__getitem__, copies):
+            if _same(kept, copy):
+                redirect(uses_of(copy), kept)
+                remove_if_unused(copy)
+
+
+def _same(one: ir.Value, other: ir.Value) -> bool:
+    if one.const_value is None or other.const_value is None:
+        return False
+    return np.array_equal(one.const_value.numpy(), other.const_value.numpy())
+
+
+@dataclass(frozen=True, slots=True)
+class IntegerBias:
+    """The int32 bias of a layer on integers, which kernels read in units of input scale × weight scale.
+
+    Attributes:
+        codes: the int32 array.
+        scale: what brings it to float in the graph.
+        parts: scales of the layer's input and weight.
+        real: what it stood for when it was found.
+    """
+
+    codes: ir.Value
+    scale: ir.Value
+    parts: tuple[ir.Value, ir.Value]
+    real: NDArray[np.float64]
+
+    def renew(self) -> None:
+        """Quantize it anew when its scale is no longer the product of the two."""
+        wanted = _array(self.parts[0]).astype(np.float64) * _array(self.parts[1])
+        if np.array_equal(wanted.astype(np.float32).ravel(), _array(self.scale).ravel()):
+            return
+        limit = float(np.iinfo(np.int32).max)
+        codes = np.clip(np.round(self.real / wanted), -limit, limit).astype(np.int32)
+        set_array(self.scale, np.broadcast_to(wanted, _array(self.scale).shape).astype(np.float32))
+        set_array(self.codes, codes)
+
+
+def integer_biases(model: ir.Model) -> list[IntegerBias]:
+    """Every int32 bias behind a DequantizeLinear, in layers whose input and weight have constant scales."""
+    found = []
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        if node.op_type not in ("Conv", "ConvTranspose", "Gemm") or len(node.inputs) < 3:
+            continue
+        scales = [_scale(value) for value in node.inputs[:3]]
+        producer = None if node.inputs[2] is None else node.inputs[2].producer()
+        codes = None if producer is None else producer.inputs[0]
+        if None in scales or codes is None or codes.const_value is None or codes.const_value.dtype != ir.DataType.INT32:
+            continue
+        x, weight, bias = (scale for scale in scales if scale is not None)
+        found.append(IntegerBias(codes, bias, (x, weight), _array(codes) * _array(bias).astype(np.float64)))
+    return found
+
+
+def _scale(value: ir.Value | None) -> ir.Value | None:
+    """The constant scale of what is dequantized into `value`."""
+    producer = None if value is None else value.producer()
+    if producer is None or producer.op_type != "DequantizeLinear":
+        return None
+    scale = producer.inputs[1]
+    return scale if scale is not None and scale.const_value is not None else None
+
+
+def _array(value: ir.Value) -> NDArray[np.generic]:
+    if value.const_value is None:
+        raise ValueError(f"{value.name} has no constant value")
+    return value.const_value.numpy()
