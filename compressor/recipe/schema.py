@@ -87,10 +87,19 @@ Paths = Annotated[tuple[RecipePath, ...], BeforeValidator(_sequence, json_schema
 """Paths, or a single one."""
 
 
+Format = Literal["onnx", "torchscript", "pt2"]
+
+SUFFIXES: dict[Format, tuple[str, ...]] = {"onnx": (".onnx",), "torchscript": (".pt", ".ts", ".jit"), "pt2": (".pt2",)}
+"""What files of each format are called; the first is the usual one."""
+
+
 class OutputSection(Settings):
     """What is written."""
 
-    model: RecipePath = Field(description="the compressed model, .onnx")
+    model: RecipePath = Field(description="the compressed model")
+    format: Format | None = Field(
+        default=None, description="onnx, torchscript (traced) or pt2 (torch.export); told by the model's suffix"
+    )
     report: Paths = Field(default=(), description="report files: .json or .md")
 
     @field_validator("report")
@@ -103,17 +112,33 @@ class OutputSection(Settings):
 
     @field_validator("model")
     @classmethod
-    def _onnx(cls, value: Path) -> Path:
-        if value.suffix != ".onnx":
-            raise ValueError(f"{value.name}: the model is written as .onnx")
+    def _known_format(cls, value: Path) -> Path:
+        suffixes = [suffix for known in SUFFIXES.values() for suffix in known]
+        if value.suffix not in suffixes:
+            raise ValueError(f"{value.name}: the model is written as .onnx, or for torch as {', '.join(suffixes[1:])}")
         return value
+
+    @model_validator(mode="after")
+    def _suffix_fits(self) -> Self:
+        if self.format is not None and self.model.suffix not in SUFFIXES[self.format]:
+            raise ValueError(f"{self.model.name}: {self.format} is written as {' or '.join(SUFFIXES[self.format])}")
+        return self
+
+    @property
+    def written_as(self) -> Format:
+        """The format, as it was said or as the suffix tells."""
+        return self.format or next(known for known, suffixes in SUFFIXES.items() if self.model.suffix in suffixes)
 
 
 class Recipe(Settings):
     """A list of passes, and what is needed to run them and to judge the result."""
 
     version: Literal[1] = Field(description="of this format")
-    model: RecipePath = Field(description="the trained model, .onnx")
+    model: RecipePath = Field(description="the trained model, .onnx or TorchScript")
+    trust: bool = Field(default=False, description="whether a TorchScript model, which is code, may be loaded")
+    inputs: Annotated[tuple[str, ...], BeforeValidator(_input_texts, json_schema_input_type=Inputs)] = Field(
+        default=(), description='inputs of a TorchScript model that stores none: "name:float32[1,3,224,224]"'
+    )
     seed: Annotated[int, Field(ge=0)] = Field(default=0, description="of every random choice")
     data: DataSection = Field(default=DataSection(), description="where samples come from")
     passes: Annotated[tuple[AnyPass, ...], Field(min_length=1)] = Field(description="in the order they run")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 
 import onnx_ir as ir
 import torch
@@ -17,6 +18,14 @@ from compressor.runtime.autograd.program import Program
 from compressor.runtime.autograd.values import Value, as_tensor, from_numpy, numbers_or_tensor
 
 _SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """Where a tensor hangs. It is looked up there, so that whatever replaces it is seen: a device, an export."""
+
+    owner: nn.Module
+    name: str
 
 
 class Network(nn.Module):
@@ -35,7 +44,6 @@ class Network(nn.Module):
         input_names: what `forward` takes, in order.
         output_names: what it returns, in order.
         trained: array -> parameter; `graph.trainable.untie` says what an untied array is called.
-        statistics: array -> mean or variance that follows the batches in training.
 
     Raises:
         ModelError: every operator that cannot be executed, in one line.
@@ -52,10 +60,15 @@ class Network(nn.Module):
         self.input_names = tuple(value.name or "" for value in self._program.inputs)
         self.output_names = tuple(value.name or "" for value in copy.graph.outputs)
         self.trained: dict[str, nn.Parameter] = {}
-        self.statistics: dict[str, Tensor] = {}
+        self._statistics: dict[str, _Held] = {}
         learned = {*found.learned, *(found.scales if scales else ())}
         self._given = [self._hold(value, value in learned, value in found.statistics) for value in self._program.externals]
         self.eval()
+
+    @property
+    def statistics(self) -> dict[str, Tensor]:
+        """Array -> mean or variance that follows the batches in training."""
+        return {name: getattr(held.owner, held.name) for name, held in self._statistics.items()}
 
     def train(self, mode: bool = True) -> "Network":
         """Switch normalization by batches and dropout on or off."""
@@ -72,7 +85,7 @@ class Network(nn.Module):
         """
         device = next((x.device for x in inputs if isinstance(x, Tensor) and x.device.type != "cpu"), None)
         with nullcontext() if device is None else device:
-            externals = [self.get_buffer(g) if isinstance(g, str) else g for g in self._given]
+            externals = [getattr(g.owner, g.name) if isinstance(g, _Held) else g for g in self._given]
             return tuple(as_tensor(value) for value in self._program.run(inputs, externals))
 
     def run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -81,24 +94,21 @@ class Network(nn.Module):
         return dict(zip(self.output_names, outputs, strict=True))
 
     def _hold(self, value: ir.Value, learned: bool, statistic: bool) -> Value:
-        """What the program is given for an array: a parameter, the name of a buffer, or numbers."""
+        """What the program is given for an array: where it hangs in the tree of modules, or its numbers."""
         name, tensor = value.name or "", value.const_value
         if tensor is None:
             raise ModelError(f"{name}: is read from nowhere")
-        if not learned and not statistic:
-            held = numbers_or_tensor(tensor)
-            return self._place(name, held) if isinstance(held, Tensor) else held
-        array = from_numpy(tensor.numpy())
+        if learned:
+            parameter = self.trained[name] = nn.Parameter(from_numpy(tensor.numpy()))
+            return self._place(name, parameter)
         if statistic:
-            path = self._place(name, array)
-            self.statistics[name] = self.get_buffer(path)
-            return path
-        parameter = self.trained[name] = nn.Parameter(array)
-        self._place(name, parameter)
-        return parameter
+            held = self._statistics[name] = self._place(name, from_numpy(tensor.numpy()))
+            return held
+        constant = numbers_or_tensor(tensor)
+        return self._place(name, constant) if isinstance(constant, Tensor) else constant
 
-    def _place(self, name: str, tensor: Tensor) -> str:
-        """Hang a tensor in the tree of modules that its dotted name spells; returns the path it has there."""
+    def _place(self, name: str, tensor: Tensor) -> "_Held":
+        """Hang a tensor in the tree of modules that its dotted name spells."""
         parts = [re.sub(r"\W", "_", part) or "_" for part in name.split(".")]
         owner: nn.Module = self
         for part in parts[:-1]:
@@ -115,7 +125,7 @@ class Network(nn.Module):
             owner.register_parameter(last, tensor)
         else:
             owner.register_buffer(last, tensor)
-        return ".".join([*parts[:-1], last])
+        return _Held(owner, last)
 
 
 def _program(model: ir.Model, mode: Mode, place: str) -> Program:

@@ -73,13 +73,18 @@ def _qlinear_matmul(node: Node) -> Run:
 def _matmul_n_bits(node: Node) -> Run:
     """Codes are only read: what they stand for is a constant."""
     columns, rows, bits, block = (node.int(name) for name in ("N", "K", "bits", "block_size"))
-    held: list[Tensor] = []
+    held: dict[torch.device, Tensor] = {}
+
+    def unpacked(codes: Tensor, scales: Tensor, zero: Tensor | None) -> Tensor:
+        if torch.jit.is_tracing() or torch.compiler.is_compiling():  # the codes are stored, not what they stand for
+            return _unpacked(codes, scales, zero, columns, rows, bits, block)
+        if codes.device not in held:
+            held[codes.device] = _unpacked(codes, scales, zero, columns, rows, bits, block)
+        return held[codes.device]
 
     def product(x: Tensor, codes: Tensor, scales: Tensor, zero: Tensor | None = None, *rest: Tensor | None) -> Tensor:
-        if not held:
-            held.append(_unpacked(codes, scales, zero, columns, rows, bits, block))
         bias = rest[1] if len(rest) > 1 else None
-        return F.linear(x, held[0].to(x.dtype), bias)
+        return F.linear(x, unpacked(codes, scales, zero).to(x.dtype), bias)
 
     return product
 

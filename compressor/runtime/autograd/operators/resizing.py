@@ -103,6 +103,8 @@ def _along(x: Tensor, axis: int, rows: Sequence[dict[int, float]]) -> Tensor:
 
 
 def _target(size: int, scale: float) -> int:
+    if float(scale).is_integer():  # exact, and possible for a size that is being traced
+        return size * int(scale)
     return floor(size * scale + 1e-6) if abs(size * scale - round(size * scale)) < 1e-6 else floor(size * scale)
 
 

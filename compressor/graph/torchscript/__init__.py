@@ -1,0 +1,1 @@
+"""TorchScript files: told by their content, looked through, and converted to ONNX by a confined process."""
