@@ -368,6 +368,7 @@ class Inspection:
         quantized: layers that are quantized already.
         groups: of channels that go together; empty when they were not asked for.
         note: why something could not be counted; empty when all could.
+        notes: what became of the file when it was opened.
     """
 
     path: str
@@ -384,6 +385,7 @@ class Inspection:
     quantized: int
     groups: tuple[GroupInfo, ...]
     note: str
+    notes: tuple[str, ...] = ()
 
 
 def _plain(value: object) -> Json:

@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-from compressor.cli.options import DataOption, JsonOption, ModelArgument, OverwriteOption, QuietOption, ThreadsOption
+from compressor.cli.options import (
+    DataOption,
+    InputOption,
+    JsonOption,
+    ModelArgument,
+    OverwriteOption,
+    QuietOption,
+    ThreadsOption,
+    TrustOption,
+)
 
 
 def bench(
@@ -14,6 +23,8 @@ def bench(
     data: DataOption = None,
     threads: ThreadsOption = 1,
     seconds: Annotated[float, typer.Option(min=0.1, max=600, help="How long to measure, about.")] = 3.0,
+    trust: TrustOption = False,
+    input_: InputOption = None,
     json: JsonOption = None,
     overwrite: OverwriteOption = False,
     quiet: QuietOption = False,
@@ -22,7 +33,7 @@ def bench(
     from dataclasses import asdict
 
     from compressor.cli.messages import claim_json, write_json
-    from compressor.cli.sources import source
+    from compressor.cli.sources import source, source_of
     from compressor.cli.terminal import progress, stdout
     from compressor.pipeline.measuring import ModelFile, measure_model
     from compressor.pipeline.workspace import open_workspace
@@ -33,11 +44,12 @@ def bench(
     from compressor.runtime.environment import environment
 
     claim_json(json, (model,), overwrite)
-    evaluation, _ = judged(source(data or "random", model), ())
-    with progress(quiet) as bars, open_workspace(model, None, evaluation, Path(gettempdir()), 0, bars) as workspace:
+    given = source_of(model, trust, input_)
+    evaluation, _ = judged(source(data or "random", given), ())
+    with progress(quiet) as bars, open_workspace(given, None, evaluation, Path(gettempdir()), 0, bars) as workspace:
         feeds = workspace.samples.evaluation.split(1)[0].first().feeds
-        file = ModelFile(model, model, workspace.reference.source_bytes)
-        timed = latency.measure(model, feeds, threads, seconds)
+        file = ModelFile(workspace.reference_file, model, workspace.reference.source_bytes)
+        timed = latency.measure(workspace.reference_file, feeds, threads, seconds)
         found = measure_model(workspace.reference, file, feeds, workspace.scratch, timed, RuntimeSection())
     if json is not None:
         write_json({"schema_version": 1, **asdict(found), "threads": threads, "environment": environment()}, json)

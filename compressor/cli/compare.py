@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from compressor.cli.options import DataOption, JsonOption, OverwriteOption, QuietOption, SetOption, ThreadsOption
+from compressor.cli.options import (
+    DataOption,
+    InputOption,
+    JsonOption,
+    OverwriteOption,
+    QuietOption,
+    SetOption,
+    ThreadsOption,
+    TrustOption,
+)
 
 
 def compare(
@@ -14,6 +23,8 @@ def compare(
     data: DataOption = None,
     set_: SetOption = None,
     threads: ThreadsOption = 1,
+    trust: TrustOption = False,
+    input_: InputOption = None,
     json: JsonOption = None,
     overwrite: OverwriteOption = False,
     quiet: QuietOption = False,
@@ -26,14 +37,16 @@ def compare(
     from compressor import pipeline
     from compressor.cli.finish import finish
     from compressor.cli.messages import claim_json
-    from compressor.cli.sources import source
+    from compressor.cli.sources import source, source_of
     from compressor.cli.terminal import progress
+    from compressor.graph.torchscript import is_torchscript
     from compressor.recipe.load import judged
     from compressor.recipe.schema import RuntimeSection
 
     claim_json(json, (reference, model), overwrite)
-    entry = source(data or "random", reference)
+    one, other = (source_of(path, trust, input_ if is_torchscript(path) else None) for path in (reference, model))
+    entry = source(data or "random", one)
     evaluation, gates = judged(entry, tuple(set_ or ()))
     with progress(quiet) as bars:
-        report = pipeline.compare(reference, model, evaluation, RuntimeSection(threads=threads), gates, bars)
+        report = pipeline.compare(one, other, evaluation, RuntimeSection(threads=threads), gates, bars)
     finish(report, json, quiet, False)

@@ -7,15 +7,18 @@ import typer
 
 from compressor.cli.options import (
     DataOption,
+    InputOption,
     JsonOption,
     ModelArgument,
     OverwriteOption,
     QuietOption,
     SetOption,
+    TrustOption,
     VerboseOption,
 )
 
 if TYPE_CHECKING:
+    from compressor.graph.opening import ModelSource
     from compressor.recipe import Recipe
 
 
@@ -37,6 +40,8 @@ def compress(
     samples: Annotated[int | None, typer.Option(min=1, help="How many samples to calibrate on.")] = None,
     set_: SetOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and print the recipe.")] = False,
+    trust: TrustOption = False,
+    input_: InputOption = None,
     json: JsonOption = None,
     overwrite: OverwriteOption = False,
     quiet: QuietOption = False,
@@ -46,19 +51,22 @@ def compress(
     from compressor import pipeline
     from compressor.cli.finish import finish, show_recipe
     from compressor.cli.messages import claim_json, note
+    from compressor.cli.sources import source_of
     from compressor.cli.terminal import progress
     from compressor.pipeline.publish import refuse_overwriting, write_text
     from compressor.recipe import AUTO, PRESETS, check_against_model, dump
 
-    recipe = _recipe(model, output or Path(f"{model.stem}.{preset}.onnx"), preset, data, samples, tuple(set_ or ()))
+    given = source_of(model, trust, input_)
+    recipe = _recipe(given, output or Path(f"{model.stem}.{preset}.onnx"), preset, data, samples, tuple(set_ or ()))
     written = recipe.output.model
     beside = written.with_suffix(".yaml")
     claim_json(json, (model, written, beside, *recipe.output.report, *recipe.data.paths()), overwrite)
     refuse_overwriting((written, beside), (model,), overwrite)
     if dry_run:
-        from compressor.graph.model import Model
+        from compressor.graph.opening import opened
 
-        check_against_model(recipe, Model.read(model))
+        with opened(given) as reference:
+            check_against_model(recipe, reference.read())
         show_recipe(recipe)
         return
     candidates = {name: PRESETS[name] for name in AUTO} if preset == "auto" else {preset: recipe.passes}
@@ -70,7 +78,7 @@ def compress(
 
 
 def _recipe(
-    model: Path, output: Path, preset: str, data: str | None, samples: int | None, overrides: tuple[str, ...]
+    model: "ModelSource", output: Path, preset: str, data: str | None, samples: int | None, overrides: tuple[str, ...]
 ) -> "Recipe":
     """The recipe that the options stand for.
 
@@ -90,7 +98,12 @@ def _recipe(
         raise UsageError("--set passes…: auto chooses the passes; name a preset as well")
     steps = PRESETS["int8" if preset == "auto" else preset]
     passes: list[Plain] = [{"type": step.type} for step in steps]
-    values: dict[str, Plain] = {"version": 1, "model": str(model), "passes": passes, "output": {"model": str(output)}}
+    values: dict[str, Plain] = {"version": 1, "model": str(model.path)}
+    if model.trust:
+        values["trust"] = True
+    if model.inputs:
+        values["inputs"] = [*model.inputs]
+    values |= {"passes": passes, "output": {"model": str(output)}}
     if samples and data is None:
         raise UsageError("--samples: says how many to take of --data, which is missing")
     needed = any(step.needs_calibration for step in steps)

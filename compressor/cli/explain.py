@@ -10,11 +10,10 @@ def explain(model: ModelArgument, json: JsonOption = None, overwrite: OverwriteO
     from compressor.cli.messages import claim_json, write_json
     from compressor.cli.terminal import stdout
     from compressor.errors import ModelError
-    from compressor.graph.model import Model
-    from compressor.pipeline.receipt import stored_receipt
+    from compressor.pipeline.receipt import receipt_in
 
     claim_json(json, (model,), overwrite)
-    receipt = stored_receipt(Model.read(model))
+    receipt = receipt_in(model)
     if receipt is None:
         raise ModelError(f"{model}: carries no receipt; it was not written by compressor")
     if json is not None:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from compressor.cli.options import JsonOption, ModelArgument, OverwriteOption
+from compressor.cli.options import InputOption, JsonOption, ModelArgument, OverwriteOption, TrustOption
 
 
 def inspect(
@@ -13,6 +13,8 @@ def inspect(
     groups: Annotated[
         bool, typer.Option("--groups", help="List which channels go together, and which must stay.")
     ] = False,
+    trust: TrustOption = False,
+    input_: InputOption = None,
     json: JsonOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -20,12 +22,13 @@ def inspect(
     from dataclasses import asdict
 
     from compressor.cli.messages import claim_json, write_json
+    from compressor.cli.sources import source_of
     from compressor.cli.terminal import stdout
     from compressor.pipeline.inspecting import inspect_model
     from compressor.render.overview import draw_inspection
 
     claim_json(json, (model,), overwrite)
-    found = inspect_model(model, groups)
+    found = inspect_model(source_of(model, trust, input_), groups)
     if json is not None:
         write_json({"schema_version": 1, **asdict(found)}, json)
     if json != "-":

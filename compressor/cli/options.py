@@ -5,7 +5,21 @@ from typing import Annotated
 
 import typer
 
-ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx model.", show_default=False)]
+ModelArgument = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="A model, ONNX or TorchScript.", show_default=False)
+]
+TrustOption = Annotated[
+    bool, typer.Option("--trust", help="Load TorchScript, which is code that runs when it is loaded.")
+]
+InputOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="NAME:TYPE[SIZES]",
+        help="An input of a TorchScript model that does not store them, such as x:float32[1,3,224,224]; NAME=VALUE for "
+        "a number.",
+    ),
+]
 RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, YAML.", show_default=False)]
 JsonOption = Annotated[
     str | None,

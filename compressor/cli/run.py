@@ -21,7 +21,7 @@ def run(
     from compressor.cli.finish import finish, show_recipe
     from compressor.cli.messages import claim_json
     from compressor.cli.terminal import progress
-    from compressor.graph.model import Model
+    from compressor.graph.opening import opened
     from compressor.pipeline.publish import refuse_overwriting
     from compressor.recipe import check_against_model, load
 
@@ -30,7 +30,8 @@ def run(
         json, (recipe, loaded.model, loaded.output.model, *loaded.output.report, *loaded.data.paths()), overwrite
     )
     if dry_run:
-        check_against_model(loaded, Model.read(loaded.model), tree)
+        with opened(loaded.source) as given:
+            check_against_model(loaded, given.read(), tree)
         refuse_overwriting((loaded.output.model, *loaded.output.report), (loaded.model, recipe), overwrite)
         show_recipe(loaded)
         return

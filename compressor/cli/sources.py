@@ -5,14 +5,29 @@ from pathlib import Path
 from compressor.cli.messages import note
 from compressor.data.rows import SUFFIXES
 from compressor.errors import DataError, UsageError
-from compressor.graph.model import Model
+from compressor.graph.opening import ModelSource
+from compressor.graph.torchscript import parse
 from compressor.recipe.tree import Plain
 
 _ARRAYS = (".npz", ".npy", ".safetensors")
 _TOKENIZER = "tokenizer.json"
 
 
-def source(text: str, model: Path) -> dict[str, Plain]:
+def source_of(model: Path, trust: bool, inputs: list[str] | None) -> ModelSource:
+    """The model that the options name.
+
+    Raises:
+        UsageError: an input that cannot be read.
+    """
+    try:
+        for text in inputs or ():
+            parse(text)
+    except ValueError as error:
+        raise UsageError(f"--input {error}") from error
+    return ModelSource(model, trust, tuple(inputs or ()))
+
+
+def source(text: str, model: ModelSource) -> dict[str, Plain]:
     """The recipe entry that `text` stands for.
 
     Args:
@@ -36,7 +51,7 @@ def source(text: str, model: Path) -> dict[str, Plain]:
     if not path.exists():
         raise DataError(f"--data {text}: does not exist")
     if path.suffix in SUFFIXES:
-        return {"source": "text", "path": text, "tokenizer": _tokenizer(path, model)}
+        return {"source": "text", "path": text, "tokenizer": _tokenizer(path, model.path)}
     raise UsageError(
         f"--data {text}: is no {', '.join((*_ARRAYS, *SUFFIXES))} file, folder of images, module:function or random"
     )
@@ -59,10 +74,10 @@ def _tokenizer(data: Path, model: Path) -> str:
     return str(found)
 
 
-def _image_size(model: Path) -> dict[str, Plain]:
+def _image_size(model: ModelSource) -> dict[str, Plain]:
     """Size and layout of the model's input, where they are fixed: the short side is fitted, the rest cropped."""
-    inputs = Model.read(model).inputs()
-    shape = inputs[0].shape if len(inputs) == 1 else None
+    shapes = model.shapes()
+    shape = shapes[0] if len(shapes) == 1 else None
     if shape is None or len(shape) != 4:
         return {}
     last = shape[3] in (1, 3)

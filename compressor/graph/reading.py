@@ -119,7 +119,7 @@ def _parse(path: Path) -> onnx.ModelProto:
     if path.stat().st_size == 0:
         raise ModelError(f"{path}: the file is empty (0 bytes)")
     if zipfile.is_zipfile(path):
-        raise ModelError(f"{path}: is a {_archive_kind(path)}, not ONNX; export it with torch.onnx.export first")
+        raise ModelError(f"{path}: {_about_archive(path)}")
     try:
         proto = onnx.load(path, format="protobuf", load_external_data=False)
     except PermissionError as error:
@@ -131,10 +131,17 @@ def _parse(path: Path) -> onnx.ModelProto:
     return proto
 
 
-def _archive_kind(path: Path) -> str:
+def _about_archive(path: Path) -> str:
+    """What an archive is instead of ONNX, and what to do about it."""
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
-    return "TorchScript archive" if any("/code/" in name for name in names) else "zip archive"
+    if any("/code/" in name for name in names):
+        return "is TorchScript, not ONNX; only a command that takes a model to work on converts it"
+    if any(name.endswith("/archive_format") or name == "serialized_exported_program.json" for name in names):
+        return "is an exported program of torch, not ONNX; write it with torch.onnx.export(torch.export.load(…))"
+    if any(name.endswith("data.pkl") for name in names):
+        return "holds weights without a model (a checkpoint of torch); export the model with torch.onnx.export"
+    return "is a zip archive, not ONNX"
 
 
 def _refuse_unknown(proto: onnx.ModelProto, path: Path) -> None:

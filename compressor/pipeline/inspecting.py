@@ -8,6 +8,7 @@ from compressor.data import RandomSource
 from compressor.errors import CompressorError
 from compressor.graph.channels import Channels, prepare
 from compressor.graph.model import Model
+from compressor.graph.opening import ModelSource, opened
 from compressor.graph.refusals import already_quantized
 from compressor.graph.weights import Weight
 from compressor.pipeline.measuring import kernels
@@ -18,26 +19,26 @@ from compressor.runtime.ort import Session
 from compressor.runtime.shapes import observe_shapes
 
 
-def inspect_model(path: Path, groups: bool = False) -> Inspection:
+def inspect_model(source: ModelSource, groups: bool = False) -> Inspection:
     """Look at a model file.
 
     Args:
-        path: of the file.
+        source: the file.
         groups: whether to find out which channels go together.
 
     Raises:
         ModelError: it cannot be read, or ONNX Runtime cannot run it.
     """
-    stored, model = Model.read(path), Model.load(path)
-    Session(path)
-    with scratch_folder(Path(gettempdir())) as scratch:
+    with opened(source) as given, scratch_folder(Path(gettempdir())) as scratch:
+        stored, model = given.read(), given.load()
+        Session(given.file)
         macs, note = _macs(model, scratch)
         found = tuple(_groups(model, scratch)) if groups else ()
-        executed = kernels(path, stored.source_bytes, scratch)
+        executed = kernels(given.file, stored.source_bytes, scratch)
     total = sum(macs.values()) if macs else None
     layers = tuple(LayerInfo(w.name, w.layer, w.shape, w.dtype, w.nbytes, _of(w, macs)) for w in model.weights())
     return Inspection(
-        path=str(path),
+        path=str(source.path),
         file_bytes=stored.source_bytes,
         opset=stored.opset,
         producer=stored.producer,
@@ -51,6 +52,7 @@ def inspect_model(path: Path, groups: bool = False) -> Inspection:
         quantized=sum(1 for _ in already_quantized(model)),
         groups=found,
         note=note,
+        notes=given.notes,
     )
 
 

@@ -65,7 +65,7 @@ def measure(workspace: Workspace, model: Model, file: ModelFile, settings: Runti
     timing = None
     if settings.latency:
         timing = latency.compare(workspace.reference_file, file.path, single.feeds, settings.threads, settings.seconds)
-    source = ModelFile(workspace.reference_file, workspace.reference_file, workspace.reference.source_bytes)
+    source = ModelFile(workspace.reference_file, workspace.reference.source, workspace.reference.source_bytes)
     before, after = (None, None) if timing is None else (timing.reference, timing.result)
     reference = measure_model(workspace.reference, source, single.feeds, workspace.scratch, before, settings)
     result = measure_model(model, file, single.feeds, workspace.scratch, after, settings)

@@ -1,6 +1,8 @@
 """The receipt: what a model was made from, how, and with which versions; stored in the model itself."""
 
 import json
+import zipfile
+from pathlib import Path
 
 from compressor import __version__
 from compressor.errors import ModelError
@@ -21,14 +23,30 @@ def stored_receipt(model: Model) -> dict[str, Json] | None:
         ModelError: what is stored there is no receipt.
     """
     text = model.metadata.get(RECEIPT)
-    if text is None:
-        return None
+    return None if text is None else _parsed(text, model.source)
+
+
+def receipt_in(path: Path) -> dict[str, Json] | None:
+    """The receipt in a file of any format that is written; nothing of torch is loaded.
+
+    Raises:
+        ModelError: it cannot be read, or what is stored there is no receipt.
+    """
+    if not zipfile.is_zipfile(path):
+        return stored_receipt(Model.read(path))
+    with zipfile.ZipFile(path) as archive:
+        name = next((n for n in archive.namelist() if n.endswith(f"extra/{RECEIPT}")), None)
+        text = None if name is None else archive.read(name).decode("utf-8", "replace")
+    return None if text is None else _parsed(text, path)
+
+
+def _parsed(text: str, source: Path) -> dict[str, Json]:
     try:
         found = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ModelError(f"{model.source}: {RECEIPT} in its metadata is damaged: {error}") from error
+        raise ModelError(f"{source}: {RECEIPT} in its metadata is damaged: {error}") from error
     if not isinstance(found, dict):
-        raise ModelError(f"{model.source}: {RECEIPT} in its metadata is no receipt")
+        raise ModelError(f"{source}: {RECEIPT} in its metadata is no receipt")
     return found
 
 

@@ -8,8 +8,9 @@ from tempfile import gettempdir
 
 from compressor import gates
 from compressor.data import AnySource
-from compressor.errors import PassError, ResultError, VerificationError
-from compressor.graph.model import Model, data_path, external_files
+from compressor.errors import PassError, ResultError, UsageError, VerificationError
+from compressor.graph.model import data_path, external_files
+from compressor.graph.opening import ModelSource, opened
 from compressor.graph.verify import check_signature
 from compressor.passes import Pass
 from compressor.pipeline.loop import Compressed, apply_passes, prove
@@ -21,7 +22,7 @@ from compressor.progress import Progress
 from compressor.recipe import Gates, Recipe, check_against_model
 from compressor.recipe.schema import RuntimeSection
 from compressor.recipe.tree import Tree
-from compressor.report import LatencyComparison, Report
+from compressor.report import Json, LatencyComparison, Report
 from compressor.runtime import latency
 from compressor.runtime.environment import environment
 
@@ -79,20 +80,20 @@ def run_fastest(
     refuse_overwriting((output.model, *output.report), (recipe.model,), overwrite)
     data = recipe.data
     with open_workspace(
-        recipe.model, data.calibration, data.evaluation, output.model.parent, recipe.seed, progress
+        recipe.source, data.calibration, data.evaluation, output.model.parent, recipe.seed, progress
     ) as workspace:
         refuse_overwriting((data_path(output.model),), external_files(workspace.reference), overwrite=True)
         check_against_model(recipe, workspace.reference, tree)
         compressed, notes = _fastest(recipe, candidates, workspace)
         chosen = recipe.model_copy(update={"passes": compressed.passes})
-        report = _finish(chosen, compressed, workspace, notes)
-        publish(compressed.file, output.model, output.report, report)
+        file, report = _finish(chosen, compressed, workspace, notes)
+        publish(file, output.model, output.report, report)
     return Outcome(chosen, report)
 
 
 def compare(
-    reference: Path,
-    result: Path,
+    reference: ModelSource,
+    result: ModelSource,
     evaluation: AnySource | None,
     runtime: RuntimeSection,
     gate: Gates,
@@ -101,8 +102,8 @@ def compare(
     """Measure two finished files against each other.
 
     Args:
-        reference: path of a model.
-        result: path of another with the same inputs and outputs.
+        reference: a model.
+        result: another with the same inputs and outputs.
         evaluation: samples; random ones when None.
         runtime: what to measure, and how.
         gate: thresholds.
@@ -112,11 +113,12 @@ def compare(
         InputError: one of the models, or the data, cannot be used.
         VerificationError: they do not have the same inputs and outputs.
     """
-    other = Model.read(result)
-    with open_workspace(reference, None, evaluation, Path(gettempdir()), 0, progress) as workspace:
+    folder = Path(gettempdir())
+    with opened(result) as given, open_workspace(reference, None, evaluation, folder, 0, progress) as workspace:
+        other = given.read()
         check_signature(workspace.reference, other, dimensions=False)
-        file = ModelFile(result, result, other.source_bytes)
-        figures = measure(workspace, Model.load(result), file, runtime)
+        file = ModelFile(given.file, result.path, other.source_bytes)
+        figures = measure(workspace, given.load(), file, runtime)
         report = Report(
             reference=figures.reference,
             result=figures.result,
@@ -126,7 +128,7 @@ def compare(
             latency=figures.latency,
             gates=(),
             warnings=workspace.samples.warnings(calibrated=False),
-            notes=(),
+            notes=(*workspace.notes, *given.notes),
             environment=environment(),
             receipt=stored_receipt(other) or {},
         )
@@ -141,7 +143,7 @@ def _fastest(
     refused: dict[str, ResultError] = {}
     for name, passes in candidates.items():
         try:
-            file = workspace.scratch / name / recipe.output.model.name
+            file = workspace.scratch / name / recipe.output.model.with_suffix(".onnx").name
             done[name] = apply_passes(passes, workspace, recipe.verify, recipe.seed, file)
         except (PassError, VerificationError) as error:
             if len(candidates) == 1:
@@ -164,12 +166,16 @@ def _quick_ratio(compressed: Compressed, workspace: Workspace, runtime: RuntimeS
     return timing.ratio.median
 
 
-def _finish(recipe: Recipe, compressed: Compressed, workspace: Workspace, notes: tuple[str, ...]) -> Report:
-    """Store the receipt, prove the final file once more, measure it and check the gates."""
+def _finish(
+    recipe: Recipe, compressed: Compressed, workspace: Workspace, notes: tuple[str, ...]
+) -> tuple[Path, Report]:
+    """Store the receipt, prove the final file once more, measure it and check the gates; the file to publish."""
     record = receipt(recipe)
     compressed.model.set_metadata(RECEIPT, json.dumps(record, ensure_ascii=False))
     size = compressed.model.save(compressed.file)
     prove(compressed.model, compressed.file, workspace, recipe.verify)
+    written, told = _for_torch(recipe, compressed, workspace, record)
+    size = size if written == compressed.file else written.stat().st_size
     file = ModelFile(compressed.file, recipe.output.model, size)
     figures = measure(workspace, compressed.model, file, recipe.runtime)
     report = Report(
@@ -181,11 +187,36 @@ def _finish(recipe: Recipe, compressed: Compressed, workspace: Workspace, notes:
         latency=figures.latency,
         gates=(),
         warnings=tuple(_warnings(recipe, workspace, figures.latency)),
-        notes=notes,
+        notes=(*workspace.notes, *notes, *told),
         environment=environment(),
         receipt=record,
     )
-    return replace(report, gates=gates.check(recipe.gates, report))
+    return written, replace(report, gates=gates.check(recipe.gates, report))
+
+
+def _for_torch(
+    recipe: Recipe, compressed: Compressed, workspace: Workspace, record: Mapping[str, Json]
+) -> tuple[Path, tuple[str, ...]]:
+    """The file in the format that the recipe asks for, and what is to be said about it.
+
+    Raises:
+        UsageError: torch is not there.
+    """
+    kind = recipe.output.written_as
+    if kind == "onnx":
+        return compressed.file, ()
+    try:
+        from compressor.runtime.autograd import export  # imports torch
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"{recipe.output.model}: {kind} needs a library that is not there: pip install 'compressor[torch]'"
+        ) from error
+    written = workspace.scratch / f"torch{recipe.output.model.suffix}"
+    feeds = workspace.samples.evaluation.first().feeds
+    receipt_text = json.dumps(record, ensure_ascii=False)
+    error = export.write(compressed.model, compressed.file, written, kind, feeds, {RECEIPT: receipt_text})
+    said = f"{recipe.output.model.name} was run by torch in a process of its own: equal to ONNX Runtime within {error:.0e}"
+    return written, (said, "latency, memory and fidelity are those of the result in ONNX Runtime")
 
 
 def _warnings(recipe: Recipe, workspace: Workspace, timed: LatencyComparison | None) -> list[str]:

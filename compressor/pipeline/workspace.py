@@ -11,6 +11,7 @@ from pathlib import Path
 from compressor.data import AnySource
 from compressor.errors import OutputError
 from compressor.graph.model import Model
+from compressor.graph.opening import ModelSource, opened
 from compressor.pipeline.samples import Samples, open_samples
 from compressor.progress import Progress
 from compressor.runtime.ort import Session
@@ -28,6 +29,7 @@ class Workspace:
         scratch: a folder on the output's file system, gone after the run.
         progress: told about long loops.
         threads: for calibration and evaluation; latency has its own setting.
+        notes: what became of the model when it was opened.
     """
 
     reference: Model
@@ -37,11 +39,12 @@ class Workspace:
     scratch: Path
     progress: Progress
     threads: int
+    notes: tuple[str, ...]
 
 
 @contextmanager
 def open_workspace(
-    model: Path,
+    model: ModelSource,
     calibration: AnySource | None,
     evaluation: AnySource | None,
     beside: Path,
@@ -51,7 +54,7 @@ def open_workspace(
     """Load the model and the data; clean up afterwards, also after an interruption.
 
     Args:
-        model: path of the reference.
+        model: the reference.
         calibration: source of samples for passes.
         evaluation: source of samples for the judgement.
         beside: folder near which scratch files go; need not exist yet.
@@ -63,11 +66,11 @@ def open_workspace(
         OutputError: no scratch folder can be made there.
     """
     threads = os.cpu_count() or 1
-    reference = Model.load(model)
-    session = Session(model, threads)
-    with scratch_folder(beside) as scratch:
+    with opened(model) as given, scratch_folder(beside) as scratch:
+        reference = given.load()
+        session = Session(given.file, threads)
         samples = open_samples(calibration, evaluation, reference, seed)
-        yield Workspace(reference, model, session, samples, scratch, progress, threads)
+        yield Workspace(reference, given.file, session, samples, scratch, progress, threads, given.notes)
 
 
 @contextmanager

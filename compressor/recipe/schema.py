@@ -6,6 +6,8 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from compressor.data import AnySource, RecipePath, Settings
+from compressor.graph.opening import ModelSource
+from compressor.graph.torchscript import parse
 from compressor.passes import AnyPass
 
 REPORT_SUFFIXES = (".json", ".md")
@@ -87,6 +89,9 @@ Paths = Annotated[tuple[RecipePath, ...], BeforeValidator(_sequence, json_schema
 """Paths, or a single one."""
 
 
+Inputs = Annotated[tuple[str, ...], BeforeValidator(_sequence, json_schema_input_type=str | tuple[str, ...])]
+"""Inputs in words, or a single one."""
+
 Format = Literal["onnx", "torchscript", "pt2"]
 
 SUFFIXES: dict[Format, tuple[str, ...]] = {"onnx": (".onnx",), "torchscript": (".pt", ".ts", ".jit"), "pt2": (".pt2",)}
@@ -134,10 +139,10 @@ class Recipe(Settings):
     """A list of passes, and what is needed to run them and to judge the result."""
 
     version: Literal[1] = Field(description="of this format")
-    model: RecipePath = Field(description="the trained model, .onnx or TorchScript")
+    model: RecipePath = Field(description="the trained model, ONNX or TorchScript")
     trust: bool = Field(default=False, description="whether a TorchScript model, which is code, may be loaded")
-    inputs: Annotated[tuple[str, ...], BeforeValidator(_input_texts, json_schema_input_type=Inputs)] = Field(
-        default=(), description='inputs of a TorchScript model that stores none: "name:float32[1,3,224,224]"'
+    inputs: Inputs = Field(
+        default=(), description='of a TorchScript model that does not store them: "name:float32[1,3,224,224]"'
     )
     seed: Annotated[int, Field(ge=0)] = Field(default=0, description="of every random choice")
     data: DataSection = Field(default=DataSection(), description="where samples come from")
@@ -146,6 +151,18 @@ class Recipe(Settings):
     runtime: RuntimeSection = Field(default=RuntimeSection(), description="how cost is measured")
     gates: Gates = Field(default=Gates(), description="thresholds that decide the exit code")
     output: OutputSection = Field(description="what is written")
+
+    @property
+    def source(self) -> ModelSource:
+        """The trained model, and what is said about it."""
+        return ModelSource(self.model, self.trust, self.inputs)
+
+    @field_validator("inputs")
+    @classmethod
+    def _inputs_in_words(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            parse(text)
+        return value
 
     @model_validator(mode="after")
     def _gates_are_measured(self) -> Self:

@@ -38,6 +38,8 @@ def draw_inspection(found: Inspection, every_layer: bool, console: Console) -> N
     if found.groups:
         _section(console, _groups(found))
         _section(console, _frozen(found))
+    for note in found.notes:
+        console.print(Text(f"note: {note}", style="dim"))
     if found.note:
         console.print(Text(f"MACs not counted: {found.note}", style="dim"))
 

@@ -1,12 +1,15 @@
 """A recipe to start from, for one model."""
 
+import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
 from compressor.data.base import KnownMetric
 from compressor.data.tokens import FEATURES, IDS
 from compressor.graph.model import Model
+from compressor.graph.opening import ModelSource
 
 _TEXT = """\
 # compressor run {name}.yaml          (every field: compressor schema; a pass's fields: compressor passes TYPE)
@@ -72,19 +75,27 @@ _DYNAMIC = """\
   #   bits: 4"""
 
 
-def starter(model: Model, folder: Path) -> str:
-    """Recipe text for `model`, with paths relative to `folder`."""
+def starter(model: Model, source: ModelSource, folder: Path) -> str:
+    """Recipe text for `model`, as it was opened from `source`, with paths relative to `folder`."""
     weights = list(model.weights())
     convolutional = any(w.layer == "Conv" for w in weights)
     specs = model.inputs()
     return _TEXT.format(
         name=model.source.stem,
         model=Path(os.path.relpath(model.source.resolve(), folder)).as_posix(),
-        inputs="\n".join(f"# input  {spec}" for spec in specs),
+        inputs="\n".join([*_said(source), *(f"# input  {spec}" for spec in specs)]),
         metrics=" | ".join(get_args(KnownMetric)),
         calibration=_calibration(model, folder),
         passes=(_STATIC if convolutional else _DYNAMIC).format(example=weights[-1].name if weights else "Gemm"),
     )
+
+
+def _said(source: ModelSource) -> Iterator[str]:
+    """What the recipe says of a TorchScript model."""
+    if source.trust:
+        yield "trust: true                    # it is TorchScript: code that runs when it is loaded"
+    if source.inputs:
+        yield f"inputs: {json.dumps(source.inputs)}"
 
 
 def _calibration(model: Model, folder: Path) -> str:

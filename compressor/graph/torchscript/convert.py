@@ -32,7 +32,7 @@ class Conversion:
 
     Attributes:
         file: where it is.
-        route: how it was made: "legacy", "converter" or "recorded".
+        route: how it was made: a name of `routes.ROUTES`.
         difference: the largest one of an output, beside the largest value.
         open: names of the dimensions that may change.
         notes: what the user should know.
@@ -69,7 +69,7 @@ def convert(path: Path, folder: Path, trust: bool, inputs: Sequence[str] = (), s
     given = [parse(text) for text in inputs]
     tensors = [entry for entry in given if isinstance(entry, GivenInput)]
     numbers = [entry for entry in given if isinstance(entry, GivenNumber)]
-    arrays = examples(path, tensors)
+    arrays = examples(path, inputs)
     job = {
         "path": str(path.resolve()),
         "packed": findings.packed,
@@ -97,12 +97,13 @@ def convert(path: Path, folder: Path, trust: bool, inputs: Sequence[str] = (), s
     )
 
 
-def examples(path: Path, given: Sequence[GivenInput]) -> list[NDArray[Any]]:
+def examples(path: Path, inputs: Sequence[str] = ()) -> list[NDArray[Any]]:
     """Inputs to convert with: of the sizes that are given, or what tracing stored.
 
     Raises:
         ModelError: neither is there.
     """
+    given = [entry for entry in map(parse, inputs) if isinstance(entry, GivenInput)]
     if given:
         return [draw(entry.dtype, entry.shape) for entry in given]
     stored = traced_inputs(path)
