@@ -74,7 +74,9 @@ def opened(source: ModelSource) -> Iterator[OpenedModel]:
     """
     if not is_torchscript(source.path):
         if source.inputs and source.path.is_file():
-            raise UsageError(f"{source.path}: says itself what its inputs are; leave out --input (in a recipe, inputs:)")
+            raise UsageError(
+                f"{source.path}: says itself what its inputs are; leave out --input (in a recipe, inputs:)"
+            )
         yield OpenedModel(source, source.path, ())
         return
     with TemporaryDirectory(prefix="compressor-") as folder:

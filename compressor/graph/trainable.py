@@ -7,10 +7,10 @@ something that has been through a layer already, has more than one entry, and is
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-
 from numpy.typing import NDArray
 
 from compressor.graph.edit import new_initializer, redirect, remove_if_unused, set_array
@@ -267,7 +267,8 @@ def _scale(value: ir.Value | None) -> ir.Value | None:
     return scale if scale is not None and scale.const_value is not None else None
 
 
-def _array(value: ir.Value) -> NDArray[np.generic]:
+def _array(value: ir.Value) -> NDArray[Any]:
     if value.const_value is None:
         raise ValueError(f"{value.name} has no constant value")
-    return value.const_value.numpy()
+    array: NDArray[Any] = value.const_value.numpy()
+    return array

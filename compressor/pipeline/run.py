@@ -214,8 +214,9 @@ def _for_torch(
     written = workspace.scratch / f"torch{recipe.output.model.suffix}"
     feeds = workspace.samples.evaluation.first().feeds
     receipt_text = json.dumps(record, ensure_ascii=False)
-    error = export.write(compressed.model, compressed.file, written, kind, feeds, {RECEIPT: receipt_text})
-    said = f"{recipe.output.model.name} was run by torch in a process of its own: equal to ONNX Runtime within {error:.0e}"
+    difference = export.write(compressed.model, compressed.file, written, kind, feeds, {RECEIPT: receipt_text})
+    name = recipe.output.model.name
+    said = f"{name} was run by torch in a process of its own: equal to ONNX Runtime within {difference:.0e}"
     return written, (said, "latency, memory and fidelity are those of the result in ONNX Runtime")
 
 

@@ -132,7 +132,9 @@ class OutputSection(Settings):
     @property
     def written_as(self) -> Format:
         """The format, as it was said or as the suffix tells."""
-        return self.format or next(known for known, suffixes in SUFFIXES.items() if self.model.suffix in suffixes)
+        if self.format is not None:
+            return self.format
+        return next(known for known, suffixes in SUFFIXES.items() if self.model.suffix in suffixes)
 
 
 class Recipe(Settings):

@@ -80,7 +80,10 @@ def scan(path: Path) -> Findings:
     Raises:
         ModelError: it is damaged, or cannot be read as code.
     """
-    forbidden, foreign, state, packed = [], [], [], False
+    forbidden: list[str] = []
+    foreign: list[str] = []
+    state: list[str] = []
+    packed = False
     for name, text in _code(path):
         try:
             tokens = [t for t in tokenize.generate_tokens(io.StringIO(text).readline) if t.string.strip()]
@@ -120,7 +123,9 @@ def traced_inputs(path: Path) -> list[NDArray[Any]] | None:
         try:
             stored = _Unpickler(archive, record).load()
         except (pickle.UnpicklingError, ValueError, KeyError, IndexError, TypeError, EOFError) as error:
-            raise ModelError(f"{path}: its stored example inputs cannot be read: {error}; give them with --input") from error
+            raise ModelError(
+                f"{path}: its stored example inputs cannot be read: {error}; give them with --input"
+            ) from error
     found = stored.get("forward") if isinstance(stored, dict) else None
     if not isinstance(found, (list, tuple)) or not found or not all(isinstance(x, np.ndarray) for x in found):
         return None

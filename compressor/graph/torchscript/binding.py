@@ -53,6 +53,13 @@ class Bound:
     plain: bool
 
     @property
+    def script(self) -> torch.jit.ScriptModule:
+        """The module, as long as nothing else stands for it."""
+        if not isinstance(self.module, torch.jit.ScriptModule):
+            raise TypeError(f"{type(self.module).__name__} is no TorchScript")
+        return self.module
+
+    @property
     def adapter(self) -> Adapter:
         """The module with tensors in and tensors out."""
         return Adapter(self.module, self.arguments)
@@ -68,7 +75,9 @@ class Bound:
         return tuple(torch.from_numpy(np.array(feeds[name])) for name in self.inputs)
 
 
-def bind(module: torch.jit.ScriptModule, feeds: Arrays | list[NDArray[Any]], numbers: Sequence[GivenNumber]) -> tuple[Bound, Arrays]:
+def bind(
+    module: torch.jit.ScriptModule, feeds: Arrays | list[NDArray[Any]], numbers: Sequence[GivenNumber]
+) -> tuple[Bound, Arrays]:
     """Match inputs with the arguments of `forward`: by name where the names are its own, else in order.
 
     Args:
@@ -82,7 +91,7 @@ def bind(module: torch.jit.ScriptModule, feeds: Arrays | list[NDArray[Any]], num
     Raises:
         UnusableError: arguments are left over, or take what is neither a tensor nor a number.
     """
-    arguments = module.forward.schema.arguments[1:]
+    arguments = module._c._get_method("forward").schema.arguments[1:]
     given = {number.name: number for number in numbers}
     wanted = [argument for argument in arguments if argument.name not in given]
     unknown = set(given) - {argument.name for argument in arguments}
@@ -111,7 +120,9 @@ def bind(module: torch.jit.ScriptModule, feeds: Arrays | list[NDArray[Any]], num
         elif isinstance(argument.type, torch.OptionalType):
             taken.append(GivenNumber(argument.name, None))
         else:
-            raise UnusableError(f"argument {argument.name} ({argument.type}) is not given; it takes {_listed(arguments)}")
+            raise UnusableError(
+                f"argument {argument.name} ({argument.type}) is not given; it takes {_listed(arguments)}"
+            )
     if used < len(order):
         raise UnusableError(f"{len(order)} inputs are given, but forward takes {_listed(arguments)}")
     bound = Bound(module, tuple(taken), tuple(order), (), False)

@@ -51,7 +51,7 @@ def main(job_file: str, result_file: str) -> None:
         result = _convert(job, scratch)
     except UnusableError as error:
         result = {"error": str(error)}
-    except Exception as error:  # noqa: BLE001 - torch raises anything on foreign code
+    except Exception as error:
         result = {"error": _line(error)}
     Path(result_file).write_text(json.dumps({**result, "unconfined": unconfined}), encoding="utf-8")
 
@@ -99,14 +99,14 @@ def _first(
             batches = _batches(feeds, places)
             try:
                 route(bound, batches[-1], _by_input(places), path)
-            except Exception as failure:  # noqa: BLE001 - exporters raise anything
+            except Exception as failure:
                 reasons.append(f"{route.__name__}: {_line(failure)}")
                 if route is not recorded:  # what the others cannot write does not depend on sizes
                     hopeless.add(route)
                 continue
             try:
                 error = _proven(bound, batches, _by_input(places), path)
-            except Exception as failure:  # noqa: BLE001 - so does ONNX Runtime
+            except Exception as failure:
                 reasons.append(f"{route.__name__}: {_line(failure)}")
             else:
                 return {"route": route.__name__, "difference": error, "open": sorted(places)}
@@ -118,7 +118,7 @@ def _resemblances(path: str, bound: Bound, feeds: Arrays) -> Iterator[float]:
 
     They differ: some saturate where others do not, and a file does not say which it was made for.
     """
-    floats = replace(bound, module=Interpreter(bound.module)).run(feeds)
+    floats = replace(bound, module=Interpreter(bound.script)).run(feeds)
     for engine in torch.backends.quantized.supported_engines:
         if engine not in _ENGINES:
             continue
@@ -233,7 +233,9 @@ def _drawn(feeds: Arrays) -> Arrays:
     """Other values of the same sizes: floats drawn anew, integers in another order."""
     rng = np.random.default_rng(_SEED)
     return {
-        name: rng.standard_normal(a.shape).astype(a.dtype) if a.dtype.kind == "f" else rng.permuted(a.ravel()).reshape(a.shape)
+        name: rng.standard_normal(a.shape).astype(a.dtype)
+        if a.dtype.kind == "f"
+        else rng.permuted(a.ravel()).reshape(a.shape)
         for name, a in feeds.items()
     }
 
@@ -255,7 +257,10 @@ def _difference(got: NDArray[Any], wanted: NDArray[Any]) -> float:
     finite = np.isfinite(other)
     if not np.array_equal(one[~finite], other[~finite], equal_nan=True):
         return float("inf")
-    return float(np.abs(one - other, where=finite, out=np.zeros_like(other)).max() / max(np.abs(other, where=finite, out=np.zeros_like(other)).max(), 1e-6))
+    return float(
+        np.abs(one - other, where=finite, out=np.zeros_like(other)).max()
+        / max(np.abs(other, where=finite, out=np.zeros_like(other)).max(), 1e-6)
+    )
 
 
 def _line(error: BaseException) -> str:

@@ -91,10 +91,9 @@ def convert(path: Path, folder: Path, trust: bool, inputs: Sequence[str] = (), s
             f"{result['resemblance']:.3f} on the example inputs"
         )
     if result["unconfined"]:
-        notes.append(f"{path.name} was loaded in a process that this system cannot confine fully: {', '.join(result['unconfined'])}")
-    return Conversion(
-        folder / "model.onnx", result["route"], result["difference"], tuple(result["open"]), tuple(notes)
-    )
+        missing = ", ".join(result["unconfined"])
+        notes.append(f"{path.name} was loaded in a process that this system cannot confine fully: {missing}")
+    return Conversion(folder / "model.onnx", result["route"], result["difference"], tuple(result["open"]), tuple(notes))
 
 
 def examples(path: Path, inputs: Sequence[str] = ()) -> list[NDArray[Any]]:
@@ -117,7 +116,9 @@ def examples(path: Path, inputs: Sequence[str] = ()) -> list[NDArray[Any]]:
 
 def _refuse(path: Path, findings: Findings, trust: bool) -> None:
     if findings.forbidden:
-        raise ModelError(f"{path}: is not loaded: its code reaches for files, the network or processes: {_few(findings.forbidden)}")
+        raise ModelError(
+            f"{path}: is not loaded: its code reaches for files, the network or processes: {_few(findings.forbidden)}"
+        )
     if findings.foreign:
         raise ModelError(
             f"{path}: needs operators of another library, which ONNX does not have: {_few(findings.foreign)}; export "

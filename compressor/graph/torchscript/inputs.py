@@ -13,7 +13,7 @@ DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "u
 _INPUT = re.compile(r"^(?P<name>\w[\w.]*):(?P<dtype>\w+)\[(?P<sizes>[^\]]*)\]$")
 _SIZE = re.compile(r"^(?:(?P<symbol>[A-Za-z_]\w*)=)?(?P<size>\d+)$")
 _NUMBER = re.compile(r"^(?P<name>\w+)=(?P<value>[^=]+)$")
-_FORM = 'write it as name:float32[1,3,224,224], or name=VALUE for a number'
+_FORM = "write it as name:float32[1,3,224,224], or name=VALUE for a number"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,10 @@ class GivenInput:
 
 @dataclass(frozen=True, slots=True)
 class GivenNumber:
-    """A number that an argument always has; it becomes a constant of the model."""
+    """A number, or nothing, that an argument always has; it becomes a constant of the model."""
 
     name: str
-    value: bool | int | float
+    value: bool | int | float | None
 
 
 def parse(text: str) -> GivenInput | GivenNumber:

@@ -72,7 +72,9 @@ class Interpreter(nn.Module):
             case torch.ScriptObject():
                 weight, bias, settings = unpacked(value)
                 stem = path.removesuffix("._packed_params")
-                held = [self._hang(f"{stem}.{name}", t) for name, t in (("weight", weight), ("bias", bias)) if t is not None]
+                held = [
+                    self._hang(f"{stem}.{name}", t) for name, t in (("weight", weight), ("bias", bias)) if t is not None
+                ]
                 return Packed(held[0].get, held[1].get if bias is not None else lambda: None, settings)
         return value
 

@@ -29,13 +29,13 @@ class Packed:
     settings: tuple[Any, ...]
 
 
-def unpacked(packed: torch.ScriptObject) -> tuple[nn.Parameter, Tensor | None, tuple[Any, ...]]:
+def unpacked(packed: Any) -> tuple[nn.Parameter, Tensor | None, tuple[Any, ...]]:
     """Weight and bias in floats, and the settings of a convolution.
 
     Raises:
         UnusableError: an object of another kind.
     """
-    kind = packed._type().name()
+    kind = str(packed._type()).rpartition(".")[2]
     if kind == "LinearPackedParamsBase":
         weight, bias = torch.ops.quantized.linear_unpack(packed)
         settings: tuple[Any, ...] = ()

@@ -5,7 +5,7 @@ an exported program keeps names and open sizes. Exporting a run of the module co
 """
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,15 +59,15 @@ def _legacy(bound: Bound, feeds: Feeds, opened: Open, path: Path, opset: int) ->
 def converter(bound: Bound, feeds: Feeds, opened: Open, path: Path) -> None:
     """TorchScript to an exported program, and that to ONNX."""
     example = bound.tensors(feeds)
-    module = bound.module if bound.plain else torch.jit.trace(bound.adapter, example, check_trace=False)
+    module = bound.script if bound.plain else torch.jit.trace(bound.adapter, example, check_trace=False)
     _write(TS2EPConverter(module, example).convert(), bound, path)
 
 
 def recorded(bound: Bound, feeds: Feeds, opened: Open, path: Path) -> None:
     """A run of the module's graph, exported: branches are those that the example takes."""
     example = bound.tensors(feeds)
-    dims = tuple({axis: torch.export.Dim.AUTO for axis in opened.get(name, {})} for name in bound.inputs)
-    inside = bound.module if isinstance(bound.module, Interpreter) else Interpreter(bound.module)
+    dims = tuple(dict.fromkeys(opened.get(name, {}), torch.export.Dim.AUTO) for name in bound.inputs)
+    inside = bound.module if isinstance(bound.module, Interpreter) else Interpreter(bound.script)
     module = Adapter(inside, bound.arguments)
     with torch.enable_grad():  # without, torch takes fused kernels that no exporter knows
         program = torch.export.export(module, example, dynamic_shapes=(dims,), strict=False)
@@ -86,7 +86,7 @@ ROUTES: tuple[Route, ...] = (legacy, legacy_older, converter, recorded)
 def _write(program: Any, bound: Bound, path: Path) -> None:
     torch.onnx.export(
         program,
-        None,
+        (),
         str(path),
         dynamo=True,
         external_data=False,

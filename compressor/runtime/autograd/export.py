@@ -61,9 +61,7 @@ class _Single(nn.Module):
         return outputs[0] if len(outputs) == 1 else outputs
 
 
-def write(
-    model: Model, onnx_file: Path, path: Path, kind: Format, feeds: Feeds, notes: Mapping[str, str]
-) -> float:
+def write(model: Model, onnx_file: Path, path: Path, kind: Format, feeds: Feeds, notes: Mapping[str, str]) -> float:
     """Write a model for torch, and prove that a process without this package computes the same with it.
 
     It is proven on the given inputs and on larger ones, along every dimension that the model leaves open, so
@@ -118,7 +116,7 @@ def grown(model: Model, session: Session, feeds: Feeds) -> list[Feeds]:
             if not isinstance(size, int):
                 places.setdefault(size or f"{spec.name}.{axis}", []).append((spec.name, axis))
     found, everything = [feeds], dict(feeds)
-    for number, (symbol, where) in enumerate(places.items()):
+    for number, where in enumerate(places.values()):
         alone, together = _repeated(feeds, where, 2 + number), _repeated(everything, where, 2 + number)
         if _runs(session, alone) and _runs(session, together):
             found.append(alone)

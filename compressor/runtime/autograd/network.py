@@ -6,7 +6,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import onnx_ir as ir
-import torch
 from torch import Tensor, nn
 
 from compressor.errors import ModelError
@@ -62,7 +61,9 @@ class Network(nn.Module):
         self.trained: dict[str, nn.Parameter] = {}
         self._statistics: dict[str, _Held] = {}
         learned = {*found.learned, *(found.scales if scales else ())}
-        self._given = [self._hold(value, value in learned, value in found.statistics) for value in self._program.externals]
+        self._given = [
+            self._hold(value, value in learned, value in found.statistics) for value in self._program.externals
+        ]
         self.eval()
 
     @property

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import onnx_ir as ir
+import onnx_ir
 import torch
+from onnx_ir import DataType, Graph
 
 from compressor.runtime.autograd.values import DTYPES
 
@@ -28,17 +29,17 @@ class Node:
         network: what belongs to the whole network: whether it is in training.
     """
 
-    ir: ir.Node
+    ir: onnx_ir.Node
     opset: int
-    program: Callable[[ir.Graph], "Program"]
+    program: Callable[[Graph], "Program"]
     network: "Mode"
 
-    def int(self, name: str, default: int = 0) -> int:
+    def integer(self, name: str, default: int = 0) -> int:
         """An integer attribute."""
         found = self.ir.attributes.get(name)
         return default if found is None else found.as_int()
 
-    def float(self, name: str, default: float) -> float:
+    def real(self, name: str, default: float) -> float:
         """A float attribute."""
         found = self.ir.attributes.get(name)
         return default if found is None else found.as_float()
@@ -63,11 +64,11 @@ class Node:
         found = self.ir.attributes.get(name)
         return None if found is None else list(found.as_strings())
 
-    def dtype(self, name: str, default: ir.DataType | None = None) -> torch.dtype | None:
+    def dtype(self, name: str, default: DataType | None = None) -> torch.dtype | None:
         """A type attribute as the torch type that carries it."""
         found = self.ir.attributes.get(name)
         if found is not None and found.as_int():
-            return DTYPES[ir.DataType(found.as_int())]
+            return DTYPES[DataType(found.as_int())]
         return None if default is None else DTYPES[default]
 
     def has(self, name: str) -> bool:
@@ -83,7 +84,7 @@ class Node:
         outputs = self.ir.outputs
         return index < len(outputs) and bool(outputs[index].name)
 
-    def input_dtype(self, index: int) -> ir.DataType | None:
+    def input_dtype(self, index: int) -> DataType | None:
         """ONNX type of an input, where the graph tells."""
         value = self.ir.inputs[index] if index < len(self.ir.inputs) else None
         return None if value is None else value.dtype
@@ -115,7 +116,7 @@ class Closure:
     """
 
     run: Run
-    externals: tuple[ir.Value, ...]
+    externals: tuple[onnx_ir.Value, ...]
 
 
 Build = Callable[[Node], Run | Closure]

@@ -9,6 +9,7 @@ from compressor.runtime.autograd.node import Closure, Mode, Node, Run, Unsupport
 from compressor.runtime.autograd.registry import find
 from compressor.runtime.autograd.values import Host, Value, as_tensor, numbers_or_tensor
 
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One node: `run` on the values of `inputs` (slot, or None where left out), its results into `outputs`.
@@ -65,11 +66,11 @@ class Program:
             results = step.run(*[None if slot is None else values[slot] for slot in step.inputs])
             if not isinstance(results, tuple):
                 results = (results,)
-            for slot, result in zip(step.outputs, results, strict=False):
-                if slot is not None:
-                    values[slot] = result
-            for slot in step.frees:
-                values[slot] = None
+            for written, result in zip(step.outputs, results, strict=False):
+                if written is not None:
+                    values[written] = result
+            for freed in step.frees:
+                values[freed] = None
         return [values[slot] for slot in self._output_slots]
 
     def _slot(self, value: ir.Value) -> int:

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from compressor.runtime.autograd.node import Build, Node, Run
 
+Numeric = Callable[[Node], Run]
+"""Makes the function that runs an operator on numbers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Operator:
@@ -24,13 +27,13 @@ class Operator:
 
     build: Build
     numbers: frozenset[int] | None
-    host: Build | None = None
+    host: Numeric | None = None
 
 
 OPERATORS: dict[tuple[str, str], Operator] = {}
 """(domain, operator type) -> how it is executed."""
 
-_HOSTS: dict[str, Build] = {}
+_HOSTS: dict[str, Numeric] = {}
 
 
 def operator(*names: str, numbers: tuple[int, ...] | None = (), domain: str = "") -> Callable[[Build], Build]:
@@ -49,10 +52,10 @@ def function(name: str, run: Run) -> None:
     OPERATORS["", name] = Operator(lambda node: run, frozenset())
 
 
-def on_numbers(*names: str) -> Callable[[Build], Build]:
+def on_numbers(*names: str) -> Callable[[Numeric], Numeric]:
     """Register how operator types run when all their inputs are numbers."""
 
-    def register(build: Build) -> Build:
+    def register(build: Numeric) -> Numeric:
         _HOSTS.update(dict.fromkeys(names, build))
         return build
 

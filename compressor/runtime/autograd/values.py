@@ -159,7 +159,9 @@ def to_numpy(value: Value, dtype: ir.DataType | None = None) -> NDArray[Any]:
     narrow = NARROW.get(dtype) if dtype is not None else None
     if tensor.dtype in _BITS:
         found = next(n for d, n in NARROW.items() if DTYPES[d] == tensor.dtype)
-        return np.asarray(tensor.view(torch.int16 if tensor.dtype == torch.bfloat16 else torch.uint8).numpy()).view(found)
+        return np.asarray(tensor.view(torch.int16 if tensor.dtype == torch.bfloat16 else torch.uint8).numpy()).view(
+            found
+        )
     array: NDArray[Any] = tensor.numpy()
     return array if narrow is None else array.astype(narrow)
 

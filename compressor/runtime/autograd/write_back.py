@@ -1,7 +1,10 @@
 """From a trained network back into the model that it was made of."""
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from compressor.graph.edit import set_array
 from compressor.graph.model import Model
@@ -45,7 +48,7 @@ def write_back(network: Network, model: Model) -> tuple[str, ...]:
     return tuple(changed)
 
 
-def _store(value: ir.Value, old: ir.TensorProtocol, array: np.ndarray) -> bool:  # type: ignore[type-arg]
+def _store(value: ir.Value, old: ir.TensorProtocol, array: NDArray[Any]) -> bool:
     """Whether the array is another one than before; only then is it replaced."""
     if array.dtype == np.float32:
         array = flush_subnormals(array)

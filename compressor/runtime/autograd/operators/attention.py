@@ -19,11 +19,13 @@ def _heads(x: Tensor, count: int) -> Tensor:
 @operator("Attention")
 def _attention(node: Node) -> Run:
     """Scores are scaled on both sides, capped, masked, then weighted (opset 23)."""
-    given, q_heads, kv_heads = node.float("scale", 0.0), node.int("q_num_heads"), node.int("kv_num_heads")
-    causal, cap, mode = node.int("is_causal"), node.float("softcap", 0.0), node.int("qk_matmul_output_mode")
-    precision = ir.DataType(node.int("softmax_precision")) if node.int("softmax_precision") else None
+    given, q_heads, kv_heads = node.real("scale", 0.0), node.integer("q_num_heads"), node.integer("kv_num_heads")
+    causal, cap, mode = node.integer("is_causal"), node.real("softcap", 0.0), node.integer("qk_matmul_output_mode")
+    precision = ir.DataType(node.integer("softmax_precision")) if node.integer("softmax_precision") else None
 
-    def attend(q: Tensor, k: Tensor, v: Tensor, mask: Any = None, past_k: Any = None, past_v: Any = None, lengths: Any = None) -> tuple[Tensor, ...]:
+    def attend(
+        q: Tensor, k: Tensor, v: Tensor, mask: Any = None, past_k: Any = None, past_v: Any = None, lengths: Any = None
+    ) -> tuple[Tensor, ...]:
         flat = q.dim() == 3
         if flat:
             q, k, v = _heads(q, q_heads), _heads(k, kv_heads), _heads(v, kv_heads)
@@ -52,14 +54,20 @@ def _weights(scores: Tensor) -> Tensor:
     return torch.softmax(scores.masked_fill(blind, 0.0), -1).masked_fill(blind, 0.0)
 
 
-def _bias(q: Tensor, k: Tensor, mask: Tensor | None, causal: bool, lengths: Tensor | None, past: Tensor | None) -> Tensor | None:
+def _bias(
+    q: Tensor, k: Tensor, mask: Tensor | None, causal: bool, lengths: Tensor | None, past: Tensor | None
+) -> Tensor | None:
     """What is added to the scores: the mask, and minus infinity where nothing may be seen."""
     if mask is None and not causal and lengths is None:
         return None
     rows, columns = q.shape[2], k.shape[2]
     bias = torch.zeros(rows, columns, dtype=q.dtype)
     if mask is not None:
-        added = torch.zeros(mask.shape, dtype=q.dtype).masked_fill(~mask, -float("inf")) if mask.dtype == torch.bool else mask
+        added = (
+            torch.zeros(mask.shape, dtype=q.dtype).masked_fill(~mask, -float("inf"))
+            if mask.dtype == torch.bool
+            else mask
+        )
         if added.shape[-1] < columns:
             added = torch.nn.functional.pad(added, (0, columns - added.shape[-1]), value=-float("inf"))
         bias = bias + added
@@ -76,7 +84,11 @@ def _bias(q: Tensor, k: Tensor, mask: Tensor | None, causal: bool, lengths: Tens
 @operator("RotaryEmbedding")
 def _rotary(node: Node) -> Run:
     """Pairs of entries turned by the angle of their position (Su et al. 2021)."""
-    heads, turned_size, interleaved = node.int("num_heads"), node.int("rotary_embedding_dim"), node.int("interleaved")
+    heads, turned_size, interleaved = (
+        node.integer("num_heads"),
+        node.integer("rotary_embedding_dim"),
+        node.integer("interleaved"),
+    )
 
     def rotate(x: Tensor, cosine: Tensor, sine: Tensor, places: Tensor | None = None) -> Tensor:
         flat = x.dim() == 3

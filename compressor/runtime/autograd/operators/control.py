@@ -13,7 +13,9 @@ from compressor.runtime.autograd.values import Host, Value, as_tensor, number
 Inner = Callable[[Sequence[Value], Sequence[Value]], list[Value]]
 
 
-def _closed(programs: Sequence[Program], run: Callable[[Sequence[Inner], Sequence[Value], Sequence[Value]], Any], count: int) -> Closure:
+def _closed(
+    programs: Sequence[Program], run: Callable[[Sequence[Inner], Sequence[Value], Sequence[Value]], Any], count: int
+) -> Closure:
     """Programs as one closure: what each reads from outside comes after the node's own `count` inputs."""
     externals = tuple(dict.fromkeys(value for program in programs for value in program.externals))
     places = [[externals.index(value) for value in program.externals] for program in programs]
@@ -64,11 +66,14 @@ def _stacked(parts: Sequence[Value], axis: int = 0) -> Value:
 @operator("Scan", numbers=None)
 def _scan(node: Node) -> Closure:
     """States first, then one slice of every scanned input; version 8 has a batch around it."""
-    scanned = node.int("num_scan_inputs")
+    scanned = node.integer("num_scan_inputs")
     states = len(node.ir.inputs) - scanned
     made_count = len(node.ir.outputs) - states
     axes, out_axes = node.ints("scan_input_axes") or [0] * scanned, node.ints("scan_output_axes") or [0] * made_count
-    back, out_back = node.ints("scan_input_directions") or [0] * scanned, node.ints("scan_output_directions") or [0] * made_count
+    back, out_back = (
+        node.ints("scan_input_directions") or [0] * scanned,
+        node.ints("scan_output_directions") or [0] * made_count,
+    )
     if node.opset < 9:
         raise node.unsupported("of opset 8 cannot be executed by torch here")
 

@@ -26,7 +26,9 @@ def same_pads(total: Sequence[int], upper: bool) -> Pads:
     return (less, more) if upper else (more, less)
 
 
-def pads_for(node: Node, sizes: Sequence[int], kernel: Sequence[int], strides: Sequence[int], holes: Sequence[int]) -> Pads:
+def pads_for(
+    node: Node, sizes: Sequence[int], kernel: Sequence[int], strides: Sequence[int], holes: Sequence[int]
+) -> Pads:
     """The padding that attributes ask for, given the spatial sizes of the input."""
     rank, mode, given = len(kernel), node.string("auto_pad", "NOTSET"), node.ints("pads")
     if mode in ("SAME_UPPER", "SAME_LOWER"):
@@ -46,7 +48,7 @@ def padded(x: Tensor, pads: Pads, value: float = 0.0) -> Tensor:
 
 @operator("Conv")
 def _conv(node: Node) -> Run:
-    groups, strides, holes = node.int("group", 1), node.ints("strides"), node.ints("dilations")
+    groups, strides, holes = node.integer("group", 1), node.ints("strides"), node.ints("dilations")
 
     def conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         rank = weight.dim() - 2
@@ -62,7 +64,7 @@ def _conv(node: Node) -> Run:
 @operator("ConvTranspose")
 def _conv_transpose(node: Node) -> Run:
     """Without padding, then cut at both ends: the only way to pads that differ."""
-    groups, strides, holes = node.int("group", 1), node.ints("strides"), node.ints("dilations")
+    groups, strides, holes = node.integer("group", 1), node.ints("strides"), node.ints("dilations")
     extra, wanted, mode = node.ints("output_padding"), node.ints("output_shape"), node.string("auto_pad", "NOTSET")
     given = node.ints("pads")
 
@@ -111,7 +113,17 @@ def _conv_integer(node: Node) -> Run:
 def _qlinear_conv(node: Node) -> Run:
     from compressor.runtime.autograd.operators.quantization import quantize_to
 
-    def conv(x: Tensor, sx: Tensor, zx: Tensor, w: Tensor, sw: Tensor, zw: Tensor, sy: Tensor, zy: Tensor, bias: Tensor | None = None) -> Tensor:
+    def conv(
+        x: Tensor,
+        sx: Tensor,
+        zx: Tensor,
+        w: Tensor,
+        sw: Tensor,
+        zw: Tensor,
+        sy: Tensor,
+        zy: Tensor,
+        bias: Tensor | None = None,
+    ) -> Tensor:
         rank = w.dim() - 2
         zero = _per_channel(zw.to(torch.int32), rank + 1)
         total = _exact(x.to(torch.int32) - zx.to(torch.int32), w.to(torch.int32) - zero, node)
@@ -125,10 +137,12 @@ def _qlinear_conv(node: Node) -> Run:
 @operator("DeformConv")
 def _deform_conv(node: Node) -> Run:
     """Every kernel position reads the image where its offset says, bilinearly; outside it is zero."""
-    groups, shared = node.int("group", 1), node.int("offset_group", 1)
+    groups, shared = node.integer("group", 1), node.integer("offset_group", 1)
     strides, holes = node.ints("strides") or [1, 1], node.ints("dilations") or [1, 1]
 
-    def conv(x: Tensor, weight: Tensor, offset: Tensor, bias: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+    def conv(
+        x: Tensor, weight: Tensor, offset: Tensor, bias: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         kernel = weight.shape[2:]
         before, _ = pads_for(node, x.shape[2:], kernel, strides, holes)
         height, width = offset.shape[2:]

@@ -75,7 +75,7 @@ def _scalable(compute: Callable[[Any, Any], Any]) -> Run:
     """A commutative operator that may read a number of its own type beside a tensor."""
     wide = widened(compute)
 
-    def run(left: Value, right: Value) -> Tensor:
+    def run(left: Value, right: Value) -> Value:
         if isinstance(left, Host) and isinstance(right, Host):
             return wide(as_tensor(left), as_tensor(right))
         return wide(_operand(left), _operand(right))
@@ -107,7 +107,7 @@ def _div(node: Node) -> Run:
 
 @operator("Mod")
 def _mod(node: Node) -> Run:
-    return widened(torch.fmod if node.int("fmod") else torch.remainder)
+    return widened(torch.fmod if node.integer("fmod") else torch.remainder)
 
 
 @operator("Pow", numbers=(1,))
@@ -158,7 +158,9 @@ def _clip(node: Node) -> Run:
     ends = [None if a is None else a.as_float() for a in (low, high)]
 
     def clip(x: Tensor, low: Value = None, high: Value = None) -> Tensor:
-        least, most = (_operand(given) if given is not None else end for given, end in zip((low, high), ends, strict=True))
+        least, most = (
+            _operand(given) if given is not None else end for given, end in zip((low, high), ends, strict=True)
+        )
         if least is None and most is None:
             return x
         if isinstance(least, Tensor) != isinstance(most, Tensor):
@@ -176,7 +178,7 @@ def _clip(node: Node) -> Run:
 
 @operator("IsInf")
 def _is_inf(node: Node) -> Run:
-    positive, negative = bool(node.int("detect_positive", 1)), bool(node.int("detect_negative", 1))
+    positive, negative = bool(node.integer("detect_positive", 1)), bool(node.integer("detect_negative", 1))
 
     def is_infinite(x: Tensor) -> Tensor:
         return (torch.isposinf(x) & positive) | (torch.isneginf(x) & negative)
@@ -194,37 +196,37 @@ def _prelu(node: Node) -> Run:
 
 @operator("LeakyRelu")
 def _leaky_relu(node: Node) -> Run:
-    slope = node.float("alpha", 0.01)
+    slope = node.real("alpha", 0.01)
     return lambda x: F.leaky_relu(x, slope)
 
 
 @operator("Elu")
 def _elu(node: Node) -> Run:
-    alpha = node.float("alpha", 1.0)
+    alpha = node.real("alpha", 1.0)
     return lambda x: F.elu(x, alpha)
 
 
 @operator("Celu")
 def _celu(node: Node) -> Run:
-    alpha = node.float("alpha", 1.0)
+    alpha = node.real("alpha", 1.0)
     return lambda x: F.celu(x, alpha)
 
 
 @operator("Selu")
 def _selu(node: Node) -> Run:
-    alpha, gamma = node.float("alpha", 1.67326319217681884765625), node.float("gamma", 1.05070102214813232421875)
+    alpha, gamma = node.real("alpha", 1.67326319217681884765625), node.real("gamma", 1.05070102214813232421875)
     return lambda x: gamma * F.elu(x, alpha)
 
 
 @operator("ThresholdedRelu")
 def _thresholded_relu(node: Node) -> Run:
-    alpha = node.float("alpha", 1.0)
+    alpha = node.real("alpha", 1.0)
     return lambda x: F.threshold(x, alpha, 0.0)
 
 
 @operator("HardSigmoid")
 def _hard_sigmoid(node: Node) -> Run:
-    alpha, beta = node.float("alpha", 0.2), node.float("beta", 0.5)
+    alpha, beta = node.real("alpha", 0.2), node.real("beta", 0.5)
     return lambda x: torch.clamp(x * alpha + beta, 0, 1)
 
 
@@ -235,7 +237,7 @@ def _softplus(node: Node) -> Run:
 
 @operator("Shrink")
 def _shrink(node: Node) -> Run:
-    bias, ends = node.float("bias", 0.0), node.float("lambd", 0.5)
+    bias, ends = node.real("bias", 0.0), node.real("lambd", 0.5)
 
     def shrink(x: Tensor) -> Tensor:
         shrunk = torch.where(x < -ends, x + bias, torch.where(x > ends, x - bias, torch.zeros_like(x)))
@@ -265,20 +267,20 @@ def _fast_gelu(node: Node) -> Run:
 
 @operator("QuickGelu", domain="com.microsoft")
 def _quick_gelu(node: Node) -> Run:
-    alpha = node.float("alpha", 1.702)
+    alpha = node.real("alpha", 1.702)
     return lambda x: x * torch.sigmoid(alpha * x)
 
 
 @operator("Swish")
 def _swish(node: Node) -> Run:
-    alpha = node.float("alpha", 1.0)
+    alpha = node.real("alpha", 1.0)
     return F.silu if alpha == 1 else lambda x: x * torch.sigmoid(alpha * x)
 
 
 @operator("Dropout", numbers=(1, 2))
 def _dropout(node: Node) -> Run:
     """In training when the network is, or when the graph itself says so."""
-    fixed, mode = node.float("ratio", 0.5), node.network
+    fixed, mode = node.real("ratio", 0.5), node.network
 
     def dropout(x: Tensor, ratio: Value = None, training: Value = None) -> tuple[Tensor, Tensor]:
         share = fixed if ratio is None else number(ratio)
@@ -293,7 +295,7 @@ def _dropout(node: Node) -> Run:
 
 @operator("CumSum", numbers=(1,))
 def _cum_sum(node: Node) -> Run:
-    exclusive, backwards = node.int("exclusive"), node.int("reverse")
+    exclusive, backwards = node.integer("exclusive"), node.integer("reverse")
 
     def cum_sum(x: Tensor, axis: Value) -> Tensor:
         along = int(number(axis))
@@ -312,7 +314,7 @@ def _bias_gelu(node: Node) -> Run:
 
 def _window(node: Node, weights: tuple[float, ...]) -> Run:
     """Sum of `weights[k]` cos(2πkn/N), N one less where the window is symmetric."""
-    dtype, periodic = node.dtype("output_datatype", ir.DataType.FLOAT), node.int("periodic", 1)
+    dtype, periodic = node.dtype("output_datatype", ir.DataType.FLOAT), node.integer("periodic", 1)
 
     def window(size: Value) -> Tensor:
         length = int(number(size))
@@ -335,5 +337,3 @@ def _hamming(node: Node) -> Run:
 @operator("BlackmanWindow", numbers=(0,))
 def _blackman(node: Node) -> Run:
     return _window(node, (0.42, -0.5, 0.08))
-
-

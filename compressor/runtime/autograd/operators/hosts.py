@@ -108,14 +108,18 @@ def _unary(node: Node) -> Run:
 
 @on_numbers("Cast")
 def _cast(node: Node) -> Run:
-    dtype = DTYPES.get(ir.DataType(node.int("to")))
+    dtype = DTYPES.get(ir.DataType(node.integer("to")))
 
     def run(value: Host) -> Host | None:
         if dtype == value.dtype:
             return value
         if dtype in (torch.int64, torch.int32):
             whole = not value.dtype.is_floating_point
-            return Host(value.items if whole else [int(i) for i in value.items], value.shape, dtype) if whole or value.known else None
+            return (
+                Host(value.items if whole else [int(i) for i in value.items], value.shape, dtype)
+                if whole or value.known
+                else None
+            )
         if dtype in (torch.float32, torch.float64) and value.known:
             return Host([float(item) for item in value.items], value.shape, dtype)
         return None
@@ -158,7 +162,9 @@ def _gather(node: Node) -> Run:
 def _slice(node: Node) -> Run:
     fixed = node.ints("starts"), node.ints("ends")
 
-    def run(data: Host, starts: Host | None = None, ends: Host | None = None, axes: Any = None, steps: Any = None) -> Host | None:
+    def run(
+        data: Host, starts: Host | None = None, ends: Host | None = None, axes: Any = None, steps: Any = None
+    ) -> Host | None:
         begin, end = (numbers(v) if v is not None else f or [] for v, f in zip((starts, ends), fixed, strict=True))
         if len(data.shape) != 1 or len(begin) != 1:
             return None
@@ -229,8 +235,9 @@ def _split(node: Node) -> Run:
 
 @on_numbers("ReduceProd", "ReduceSum", "ReduceMax", "ReduceMin")
 def _reduce(node: Node) -> Run:
-    compute = {"ReduceProd": size_of, "ReduceSum": sum, "ReduceMax": max, "ReduceMin": min}[node.ir.op_type]
-    keep, careful = node.int("keepdims", 1), node.ir.op_type in ("ReduceMax", "ReduceMin")
+    computes: dict[str, Any] = {"ReduceProd": size_of, "ReduceSum": sum, "ReduceMax": max, "ReduceMin": min}
+    compute = computes[node.ir.op_type]
+    keep, careful = node.integer("keepdims", 1), node.ir.op_type in ("ReduceMax", "ReduceMin")
 
     def run(data: Host, axes: Host | None = None) -> Host | None:
         if len(data.shape) != 1 or not data.items or (careful and not data.known):

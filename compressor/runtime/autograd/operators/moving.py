@@ -27,7 +27,7 @@ from compressor.runtime.autograd.values import (
 @operator("Reshape", numbers=(1,))
 def _reshape(node: Node) -> Run:
     """0 copies a dimension unless zero is allowed."""
-    literal, fixed = node.int("allowzero"), node.ints("shape")
+    literal, fixed = node.integer("allowzero"), node.ints("shape")
 
     def reshape(x: Tensor, shape: Value = None) -> Tensor:
         wanted = numbers(shape) if shape is not None else fixed or []
@@ -42,13 +42,17 @@ def _is(item: Scalar, value: int) -> bool:
 
 @operator("Flatten")
 def _flatten(node: Node) -> Run:
-    axis = node.int("axis", 1)
+    axis = node.integer("axis", 1)
 
     def flatten(x: Tensor) -> Tensor:
         split = axis % x.dim() if axis < 0 else axis
         if split == 1 and x.dim() > 1:
             return x.flatten(1)
-        return x.reshape(size_of(x.shape[:split]), -1) if x.numel() else x.reshape(size_of(x.shape[:split]), size_of(x.shape[split:]))
+        return (
+            x.reshape(size_of(x.shape[:split]), -1)
+            if x.numel()
+            else x.reshape(size_of(x.shape[:split]), size_of(x.shape[split:]))
+        )
 
     return flatten
 
@@ -85,14 +89,14 @@ def _transpose(node: Node) -> Run:
 
 @operator("Concat")
 def _concat(node: Node) -> Run:
-    axis = node.int("axis", 1)
+    axis = node.integer("axis", 1)
     return lambda *parts: torch.cat(parts, axis)
 
 
 @operator("Split", numbers=(1,))
 def _split(node: Node) -> Run:
-    axis, fixed, count = node.int("axis"), node.ints("split"), len(node.ir.outputs)
-    parts = node.int("num_outputs", count)
+    axis, fixed, count = node.integer("axis"), node.ints("split"), len(node.ir.outputs)
+    parts = node.integer("num_outputs", count)
 
     def split(x: Tensor, sizes: Value = None) -> tuple[Tensor, ...]:
         wanted = numbers(sizes) or fixed
@@ -153,7 +157,7 @@ _MODES = {"reflect": "reflect", "edge": "replicate", "wrap": "circular"}
 @operator("Pad", numbers=(1, 2, 3))
 def _pad(node: Node) -> Run:
     """Axes may be left out; a negative pad cuts."""
-    mode, fixed, filling = node.string("mode", "constant"), node.ints("pads"), node.float("value", 0.0)
+    mode, fixed, filling = node.string("mode", "constant"), node.ints("pads"), node.real("value", 0.0)
 
     def pad(x: Tensor, pads: Value = None, value: Value = None, axes: Value = None) -> Tensor:
         ends = numbers(pads) if pads is not None else fixed or []
@@ -190,11 +194,17 @@ def _extended(x: Tensor, axis: int, before: Scalar, after: Scalar, mode: str) ->
 
 @operator("Gather")
 def _gather(node: Node) -> Run:
-    axis = node.int("axis")
+    axis = node.integer("axis")
 
     def gather(data: Tensor, indices: Tensor) -> Tensor:
         places = indices.long()
-        if axis == 0 and data.dim() == 2 and data.dtype.is_floating_point and node.ir.inputs[0] is not None and node.ir.inputs[0].is_initializer():
+        if (
+            axis == 0
+            and data.dim() == 2
+            and data.dtype.is_floating_point
+            and node.ir.inputs[0] is not None
+            and node.ir.inputs[0].is_initializer()
+        ):
             return F.embedding(torch.where(places < 0, places + data.shape[0], places), data)
         along = axis % data.dim()
         places = torch.where(places < 0, places + data.shape[along], places)
@@ -206,7 +216,7 @@ def _gather(node: Node) -> Run:
 
 @operator("GatherElements")
 def _gather_elements(node: Node) -> Run:
-    axis = node.int("axis")
+    axis = node.integer("axis")
 
     def gather(data: Tensor, indices: Tensor) -> Tensor:
         places = indices.long()
@@ -217,7 +227,7 @@ def _gather_elements(node: Node) -> Run:
 
 @operator("GatherND")
 def _gather_nd(node: Node) -> Run:
-    batch = node.int("batch_dims")
+    batch = node.integer("batch_dims")
 
     def gather(data: Tensor, indices: Tensor) -> Tensor:
         if batch == 0:
@@ -236,7 +246,7 @@ _SCATTERED = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
 
 @operator("Scatter", "ScatterElements")
 def _scatter(node: Node) -> Run:
-    axis, reduction = node.int("axis"), node.string("reduction", "none")
+    axis, reduction = node.integer("axis"), node.string("reduction", "none")
 
     def scatter(data: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
         places = indices.long()
@@ -256,7 +266,9 @@ def _scatter_nd(node: Node) -> Run:
         depth = indices.shape[-1]
         sizes = list(data.shape[:depth])
         strides = [int(size_of(sizes[i + 1 :])) for i in range(depth)]
-        parts = [torch.where(p < 0, p + n, p) * s for p, n, s in zip(indices.long().unbind(-1), sizes, strides, strict=True)]
+        parts = [
+            torch.where(p < 0, p + n, p) * s for p, n, s in zip(indices.long().unbind(-1), sizes, strides, strict=True)
+        ]
         rows = torch.stack(parts).sum(0).reshape(-1)
         flat, new = data.reshape(size_of(sizes), -1), updates.reshape(rows.shape[0], -1)
         if reduction == "none":
@@ -269,13 +281,13 @@ def _scatter_nd(node: Node) -> Run:
 
 @operator("Trilu", numbers=(1,))
 def _trilu(node: Node) -> Run:
-    cut = torch.triu if node.int("upper", 1) else torch.tril
+    cut = torch.triu if node.integer("upper", 1) else torch.tril
     return lambda x, k=None: cut(x, 0 if k is None else int(number(k)))
 
 
 @operator("DepthToSpace")
 def _depth_to_space(node: Node) -> Run:
-    size, mode = node.int("blocksize"), node.string("mode", "DCR")
+    size, mode = node.integer("blocksize"), node.string("mode", "DCR")
 
     def depth_to_space(x: Tensor) -> Tensor:
         if mode == "CRD":
@@ -289,7 +301,7 @@ def _depth_to_space(node: Node) -> Run:
 
 @operator("SpaceToDepth")
 def _space_to_depth(node: Node) -> Run:
-    size = node.int("blocksize")
+    size = node.integer("blocksize")
 
     def space_to_depth(x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
@@ -301,7 +313,7 @@ def _space_to_depth(node: Node) -> Run:
 
 @operator("Compress")
 def _compress(node: Node) -> Run:
-    axis = node.int("axis") if node.has("axis") else None
+    axis = node.integer("axis") if node.has("axis") else None
 
     def compress(x: Tensor, condition: Tensor) -> Tensor:
         data, along = (x.reshape(-1), 0) if axis is None else (x, axis)
@@ -312,7 +324,7 @@ def _compress(node: Node) -> Run:
 
 @operator("ReverseSequence")
 def _reverse_sequence(node: Node) -> Run:
-    time, batch = node.int("time_axis"), node.int("batch_axis", 1)
+    time, batch = node.integer("time_axis"), node.integer("batch_axis", 1)
 
     def reverse(x: Tensor, lengths: Tensor) -> Tensor:
         data = x.movedim((batch, time), (0, 1))
@@ -331,7 +343,7 @@ def _non_zero(node: Node) -> Run:
 
 @operator("OneHot", numbers=(1,))
 def _one_hot(node: Node) -> Run:
-    axis = node.int("axis", -1)
+    axis = node.integer("axis", -1)
 
     def one_hot(indices: Tensor, depth: Value, values: Tensor) -> Tensor:
         size = int(number(depth))
@@ -346,7 +358,7 @@ def _one_hot(node: Node) -> Run:
 
 @operator("Unique")
 def _unique(node: Node) -> Run:
-    axis, ordered = node.int("axis") if node.has("axis") else None, bool(node.int("sorted", 1))
+    axis, ordered = node.integer("axis") if node.has("axis") else None, bool(node.integer("sorted", 1))
 
     def unique(x: Tensor) -> tuple[Tensor, ...]:
         values, places, counts = torch.unique(x, return_inverse=True, return_counts=True, dim=axis)
@@ -364,7 +376,7 @@ def _unique(node: Node) -> Run:
 
 @operator("EyeLike")
 def _eye_like(node: Node) -> Run:
-    dtype, shift = node.dtype("dtype"), node.int("k")
+    dtype, shift = node.dtype("dtype"), node.integer("k")
 
     def eye(x: Tensor) -> Tensor:
         rows, columns = x.shape
@@ -400,7 +412,7 @@ def _constant_of_shape(node: Node) -> Run:
 
 @operator("Shape", numbers=(0,))
 def _shape(node: Node) -> Run:
-    start, end = node.int("start"), node.int("end") if node.has("end") else None
+    start, end = node.integer("start"), node.integer("end") if node.has("end") else None
 
     def shape(x: Value) -> Host:
         sizes = list(x.shape)[start:end]
@@ -444,7 +456,7 @@ def cast(x: Tensor, dtype: ir.DataType, saturate: bool = True) -> Tensor:
         return from_numpy(rounded)
     if dtype in NARROW and dtype != ir.DataType.BFLOAT16:
         bits = 4 if dtype.name.endswith("4") else 2
-        low = x.to(torch.int64) & (2**bits - 1)
+        low: Tensor = x.to(torch.int64) & (2**bits - 1)
         return (low - ((low >> (bits - 1)) << bits if dtype.name.startswith("INT") else 0)).to(carrier)
     if x.dtype.is_floating_point and not carrier.is_floating_point and carrier != torch.bool:
         return x.to(torch.int64).to(carrier)
@@ -452,22 +464,16 @@ def cast(x: Tensor, dtype: ir.DataType, saturate: bool = True) -> Tensor:
 
 
 def _to_float8(x: Tensor, dtype: ir.DataType, saturate: bool) -> Tensor:
-    kind = NARROW[dtype]
     array = to_numpy(x.to(torch.float32))
-    made = array.astype(kind)
     if saturate:
-        import ml_dtypes
-        import numpy as np
-
-        most = float(ml_dtypes.finfo(kind).max)
-        finite = np.isnan(array) | (np.isinf(array) & (dtype.name.endswith("UZ") is False) & False)
-        made = np.where(finite, made.astype(np.float32), np.clip(array, -most, most)).astype(kind)
-    return from_numpy(made)
+        most = torch.finfo(DTYPES[dtype]).max
+        array = array.clip(-most, most)
+    return from_numpy(array.astype(NARROW[dtype]))
 
 
 @operator("Cast")
 def _cast(node: Node) -> Run:
-    wanted, saturate = ir.DataType(node.int("to")), bool(node.int("saturate", 1))
+    wanted, saturate = ir.DataType(node.integer("to")), bool(node.integer("saturate", 1))
     if wanted not in DTYPES:
         raise node.unsupported(f"to {wanted.name} cannot be executed by torch here")
     return lambda x: cast(x, wanted, saturate)
@@ -475,7 +481,7 @@ def _cast(node: Node) -> Run:
 
 @operator("CastLike")
 def _cast_like(node: Node) -> Run:
-    wanted, saturate = node.input_dtype(1), bool(node.int("saturate", 1))
+    wanted, saturate = node.input_dtype(1), bool(node.integer("saturate", 1))
     if wanted is not None and wanted not in DTYPES:
         raise node.unsupported(f"to {wanted.name} cannot be executed by torch here")
     return lambda x, like: x.to(like.dtype) if wanted is None else cast(x, wanted, saturate)
@@ -532,5 +538,3 @@ def _places(full: Sequence[int], kernel: Sequence[int], steps: Sequence[int], ho
         offsets = (offsets.unsqueeze(1) + torch.arange(kernel[i]) * holes[i] * stride).reshape(-1)
         starts = (starts.unsqueeze(1) + torch.arange(count) * steps[i] * stride).reshape(-1)
     return (flat + offsets.unsqueeze(1) + starts).reshape(-1)
-
-

@@ -11,10 +11,12 @@ from compressor.runtime.autograd.registry import operator
 @operator("BatchNormalization")
 def _batch_norm(node: Node) -> Run:
     """In training the statistics are those of the batch, and the stored ones follow them."""
-    epsilon, momentum = node.float("epsilon", 1e-5), node.float("momentum", 0.9)
-    forced, mode = bool(node.int("training_mode")), node.network
+    epsilon, momentum = node.real("epsilon", 1e-5), node.real("momentum", 0.9)
+    forced, mode = bool(node.integer("training_mode")), node.network
 
-    def normalize(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def normalize(
+        x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor
+    ) -> Tensor | tuple[Tensor, ...]:
         if forced:
             axes = [0, *range(2, x.dim())]
             spread, middle = torch.var_mean(x, axes, correction=0)
@@ -30,14 +32,14 @@ def _batch_norm(node: Node) -> Run:
 
 @operator("InstanceNormalization")
 def _instance_norm(node: Node) -> Run:
-    epsilon = node.float("epsilon", 1e-5)
+    epsilon = node.real("epsilon", 1e-5)
     return lambda x, scale, bias: F.instance_norm(x, weight=scale, bias=bias, eps=epsilon)
 
 
 @operator("GroupNormalization")
 def _group_norm(node: Node) -> Run:
     """One scale for each channel since opset 21, for each group before."""
-    epsilon, groups, by_channel = node.float("epsilon", 1e-5), node.int("num_groups"), node.opset >= 21
+    epsilon, groups, by_channel = node.real("epsilon", 1e-5), node.integer("num_groups"), node.opset >= 21
 
     def normalize(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
         if not by_channel:
@@ -49,7 +51,7 @@ def _group_norm(node: Node) -> Run:
 
 @operator("LayerNormalization")
 def _layer_norm(node: Node) -> Run:
-    axis, epsilon, extra = node.int("axis", -1), node.float("epsilon", 1e-5), node.wants(1) or node.wants(2)
+    axis, epsilon, extra = node.integer("axis", -1), node.real("epsilon", 1e-5), node.wants(1) or node.wants(2)
 
     def normalize(x: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor | tuple[Tensor, ...]:
         first = axis % x.dim()
@@ -67,7 +69,7 @@ def _layer_norm(node: Node) -> Run:
 
 @operator("RMSNormalization")
 def _rms_norm(node: Node) -> Run:
-    axis, epsilon = node.int("axis", -1), node.float("epsilon", 1e-5)
+    axis, epsilon = node.integer("axis", -1), node.real("epsilon", 1e-5)
 
     def normalize(x: Tensor, scale: Tensor) -> Tensor:
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
@@ -84,9 +86,11 @@ def _simplified_layer_norm(node: Node) -> Run:
 
 @operator("SkipLayerNormalization", domain="com.microsoft")
 def _skip_layer_norm(node: Node) -> Run:
-    epsilon = node.float("epsilon", 1e-12)
+    epsilon = node.real("epsilon", 1e-12)
 
-    def normalize(x: Tensor, skip: Tensor, gamma: Tensor, beta: Tensor | None = None, bias: Tensor | None = None) -> tuple[Tensor | None, ...]:
+    def normalize(
+        x: Tensor, skip: Tensor, gamma: Tensor, beta: Tensor | None = None, bias: Tensor | None = None
+    ) -> tuple[Tensor | None, ...]:
         total = x + skip if bias is None else x + skip + bias
         return F.layer_norm(total, total.shape[-1:], gamma, beta, epsilon), None, None, total
 
@@ -95,8 +99,8 @@ def _skip_layer_norm(node: Node) -> Run:
 
 @operator("LRN")
 def _lrn(node: Node) -> Run:
-    alpha, beta, bias = node.float("alpha", 1e-4), node.float("beta", 0.75), node.float("bias", 1.0)
-    size = node.int("size")
+    alpha, beta, bias = node.real("alpha", 1e-4), node.real("beta", 0.75), node.real("bias", 1.0)
+    size = node.integer("size")
 
     def normalize(x: Tensor) -> Tensor:
         before = (size - 1) // 2

@@ -25,7 +25,7 @@ class _Windows:
         rank = len(self.kernel)
         self.strides = node.ints("strides") or [1] * rank
         self.holes = node.ints("dilations") or [1] * rank
-        self.up = bool(node.int("ceil_mode"))
+        self.up = bool(node.integer("ceil_mode"))
 
     def pads(self, x: Tensor) -> Pads:
         return pads_for(self.node, x.shape[2:], self.kernel, self.strides, self.holes)
@@ -65,7 +65,7 @@ def windows_of(node: Node, value: float) -> Callable[[Tensor], Tensor]:
 @operator("MaxPool")
 def _max_pool(node: Node) -> Run:
     windows, rank = _Windows(node), len(node.ints("kernel_shape") or [])
-    places, by_column = node.wants(1), node.int("storage_order")
+    places, by_column = node.wants(1), node.integer("storage_order")
 
     def pool(x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         before, after = windows.pads(x)
@@ -92,7 +92,7 @@ def _max_pool(node: Node) -> Run:
 def _average_pool(node: Node) -> Run:
     """A window counts what lies in the image, and the padding only when it is asked to."""
     windows, rank = _Windows(node), len(node.ints("kernel_shape") or [])
-    whole = bool(node.int("count_include_pad"))
+    whole = bool(node.integer("count_include_pad"))
 
     def pool(x: Tensor) -> Tensor:
         before, after = windows.pads(x)
@@ -116,7 +116,10 @@ def _max_unpool(node: Node) -> Run:
 
     def unpool(x: Tensor, places: Tensor, shape: Tensor | None = None) -> Tensor:
         rank = len(kernel)
-        sizes = [(n - 1) * s + k - ends[i] - ends[i + rank] for i, (n, s, k) in enumerate(zip(x.shape[2:], strides, kernel, strict=True))]
+        sizes = [
+            (n - 1) * s + k - ends[i] - ends[i + rank]
+            for i, (n, s, k) in enumerate(zip(x.shape[2:], strides, kernel, strict=True))
+        ]
         own = [*x.shape[:2], *sizes]
         wanted = [int(n) for n in numbers(shape)] or own
         flat = torch.zeros(int(size_of(own)), dtype=x.dtype).index_put((places.reshape(-1),), x.reshape(-1))

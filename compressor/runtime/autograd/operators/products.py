@@ -21,8 +21,8 @@ def _matmul(node: Node) -> Run:
 
 @operator("Gemm")
 def _gemm(node: Node) -> Run:
-    alpha, beta = node.float("alpha", 1.0), node.float("beta", 1.0)
-    left_turned, right_turned = node.int("transA"), node.int("transB")
+    alpha, beta = node.real("alpha", 1.0), node.real("beta", 1.0)
+    left_turned, right_turned = node.integer("transA"), node.integer("transB")
     plain = alpha == 1 and beta == 1 and not left_turned
 
     def gemm(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -46,7 +46,9 @@ def _centred(x: Tensor, zero_point: Tensor | None, columns: bool) -> Tensor:
 
 @operator("MatMulInteger")
 def _matmul_integer(node: Node) -> Run:
-    def product(left: Tensor, right: Tensor, left_zero: Tensor | None = None, right_zero: Tensor | None = None) -> Tensor:
+    def product(
+        left: Tensor, right: Tensor, left_zero: Tensor | None = None, right_zero: Tensor | None = None
+    ) -> Tensor:
         return _exact_matmul(_centred(left, left_zero, False), _centred(right, right_zero, True))
 
     return product
@@ -72,11 +74,13 @@ def _qlinear_matmul(node: Node) -> Run:
 @operator("MatMulNBits", domain="com.microsoft")
 def _matmul_n_bits(node: Node) -> Run:
     """Codes are only read: what they stand for is a constant."""
-    columns, rows, bits, block = (node.int(name) for name in ("N", "K", "bits", "block_size"))
+    columns, rows, bits, block = (node.integer(name) for name in ("N", "K", "bits", "block_size"))
     held: dict[torch.device, Tensor] = {}
 
     def unpacked(codes: Tensor, scales: Tensor, zero: Tensor | None) -> Tensor:
-        if torch.jit.is_tracing() or torch.compiler.is_compiling():  # the codes are stored, not what they stand for
+        if (
+            torch.jit._trace.is_tracing() or torch.compiler.is_compiling()
+        ):  # the codes are stored, not what they stand for
             return _unpacked(codes, scales, zero, columns, rows, bits, block)
         if codes.device not in held:
             held[codes.device] = _unpacked(codes, scales, zero, columns, rows, bits, block)
@@ -89,7 +93,9 @@ def _matmul_n_bits(node: Node) -> Run:
     return product
 
 
-def _unpacked(codes: Tensor, scales: Tensor, zero: Tensor | None, columns: int, rows: int, bits: int, block: int) -> Tensor:
+def _unpacked(
+    codes: Tensor, scales: Tensor, zero: Tensor | None, columns: int, rows: int, bits: int, block: int
+) -> Tensor:
     """(N, K): codes are (N, blocks, bytes), lowest bits first, one scale and zero point for each block."""
     blocks = -(-rows // block)
     levels = _spread_bits(codes.reshape(columns, blocks, -1), bits).float()
@@ -107,14 +113,15 @@ def _spread_bits(packed: Tensor, bits: int) -> Tensor:
     if bits == 8:
         return packed
     shifts = torch.arange(0, 8, bits)
-    return ((packed.to(torch.int32).unsqueeze(-1) >> shifts) & (2**bits - 1)).flatten(-2)
+    codes: Tensor = (packed.to(torch.int32).unsqueeze(-1) >> shifts) & (2**bits - 1)
+    return codes.flatten(-2)
 
 
 @operator("GatherBlockQuantized", domain="com.microsoft")
 def _gather_block_quantized(node: Node) -> Run:
     """Rows of a table in codes: looked up, then brought to their scale."""
-    bits, block = node.int("bits", 4), node.int("block_size", 128)
-    if node.int("gather_axis"):
+    bits, block = node.integer("bits", 4), node.integer("block_size", 128)
+    if node.integer("gather_axis"):
         raise node.unsupported("along another axis than the first cannot be executed by torch here")
     kind = node.input_dtype(0)
     packed = kind == ir.DataType.UINT8 and bits < 8
@@ -136,7 +143,7 @@ def _gather_block_quantized(node: Node) -> Run:
 
 @operator("FusedMatMul", domain="com.microsoft")
 def _fused_matmul(node: Node) -> Run:
-    alpha, left_turned, right_turned = node.float("alpha", 1.0), node.int("transA"), node.int("transB")
+    alpha, left_turned, right_turned = node.real("alpha", 1.0), node.integer("transA"), node.integer("transB")
 
     def product(left: Tensor, right: Tensor) -> Tensor:
         a = left.transpose(-1, -2) if left_turned else left

@@ -65,8 +65,8 @@ def quantize_to(x: Tensor, zero_point: Tensor) -> Tensor:
 
 @operator("QuantizeLinear")
 def _quantize(node: Node) -> Run:
-    axis, block, saturate = node.int("axis", 1), node.int("block_size"), bool(node.int("saturate", 1))
-    stated = ir.DataType(node.int("output_dtype")) if node.int("output_dtype") else None
+    axis, block, saturate = node.integer("axis", 1), node.integer("block_size"), bool(node.integer("saturate", 1))
+    stated = ir.DataType(node.integer("output_dtype")) if node.integer("output_dtype") else None
     wanted = node.input_dtype(2) or stated or node.ir.outputs[0].dtype or ir.DataType.UINT8
     if wanted not in DTYPES:
         raise node.unsupported(f"to {wanted.name} cannot be executed by torch here")
@@ -85,7 +85,7 @@ def _quantize(node: Node) -> Run:
 
 @operator("DequantizeLinear")
 def _dequantize(node: Node) -> Run:
-    axis, block = node.int("axis", 1), node.int("block_size")
+    axis, block = node.integer("axis", 1), node.integer("block_size")
     dtype = node.dtype("output_dtype")
 
     def dequantize(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:

@@ -66,13 +66,13 @@ def _layer(node: Node) -> _Layer:
     made = [_ACTIVATIONS[n.lower()](*_constants(n.lower(), alphas, betas)) for n in names]
     return _Layer(
         kind,
-        node.int("hidden_size"),
+        node.integer("hidden_size"),
         directions,
         direction == "reverse",
-        bool(node.int("layout")),
-        node.float("clip", 0.0) or None,
-        bool(node.int("input_forget")),
-        bool(node.int("linear_before_reset")),
+        bool(node.integer("layout")),
+        node.real("clip", 0.0) or None,
+        bool(node.integer("input_forget")),
+        bool(node.integer("linear_before_reset")),
         made,
         [name.lower() for name in names] == [name.lower() for name in usual],
     )
@@ -90,9 +90,12 @@ def _recurrent(node: Node) -> Run:
     layer = _layer(node)
     lstm = layer.kind == "LSTM"
 
-    def run(x: Tensor, w: Tensor, r: Tensor, b: Any = None, lengths: Any = None, h: Any = None, c: Any = None, p: Any = None) -> tuple[Tensor, ...]:
+    def run(
+        x: Tensor, w: Tensor, r: Tensor, b: Any = None, lengths: Any = None, h: Any = None, c: Any = None, p: Any = None
+    ) -> tuple[Tensor, ...]:
         if layer.batch_first:
-            x, h, c = (None if v is None else v.transpose(0, 1) for v in (x, h, c))
+            x = x.transpose(0, 1)
+            h, c = (None if v is None else v.transpose(0, 1) for v in (h, c))
         empty = x.new_zeros(layer.directions, x.shape[1], layer.hidden)
         state = (empty if h is None else h, empty if c is None else c)
         if layer.by_kernel and lengths is None and p is None:
@@ -112,7 +115,9 @@ def _reordered(matrix: Tensor, kind: str) -> Tensor:
     return torch.cat([parts[i] for i in _IN_TORCH[kind]]) if len(parts) > 1 else matrix
 
 
-def _by_kernel(layer: _Layer, x: Tensor, w: Tensor, r: Tensor, b: Tensor | None, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _by_kernel(
+    layer: _Layer, x: Tensor, w: Tensor, r: Tensor, b: Tensor | None, state: tuple[Tensor, Tensor]
+) -> tuple[Tensor, tuple[Tensor, ...]]:
     weights = []
     for d in range(layer.directions):
         biases = [] if b is None else list(b[d].chunk(2))
@@ -130,12 +135,15 @@ def _by_kernel(layer: _Layer, x: Tensor, w: Tensor, r: Tensor, b: Tensor | None,
     return outputs, tuple(last)
 
 
-def _by_steps(layer: _Layer, x: Tensor, w: Tensor, r: Tensor, b: Any, lengths: Any, state: tuple[Tensor, Tensor], p: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _by_steps(
+    layer: _Layer, x: Tensor, w: Tensor, r: Tensor, b: Any, lengths: Any, state: tuple[Tensor, Tensor], p: Any
+) -> tuple[Tensor, tuple[Tensor, ...]]:
     outputs, ends = [], []
     for d in range(layer.directions):
-        biases = (None, None) if b is None else b[d].chunk(2)
+        of_input, of_state = (None, None) if b is None else b[d].chunk(2)
         count = len(_USUAL[layer.kind])
-        cell = _Cell(layer, w[d], r[d], *biases, None if p is None else p[d], layer.activations[d * count : (d + 1) * count])
+        activations = layer.activations[d * count : (d + 1) * count]
+        cell = _Cell(layer, w[d], r[d], of_input, of_state, None if p is None else p[d], activations)
         backwards = layer.backwards or d == 1
         made, last = _walk(cell, x, (state[0][d], state[1][d]), lengths, backwards)
         outputs.append(made)
@@ -190,7 +198,9 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.nn.functional.linear(x, weight, bias)
 
 
-def _walk(cell: _Cell, x: Tensor, state: tuple[Tensor, Tensor], lengths: Tensor | None, backwards: bool) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+def _walk(
+    cell: _Cell, x: Tensor, state: tuple[Tensor, Tensor], lengths: Tensor | None, backwards: bool
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """All steps of one direction; a sample that has ended keeps its state and gives zeros."""
     (h, c), outputs = state, []
     for step in reversed(range(x.shape[0])) if backwards else range(x.shape[0]):

@@ -55,7 +55,8 @@ def _worst(dtype: torch.dtype, end: float) -> float:
 def _l2(x: Tensor, axes: list[int], keep: bool) -> Tensor:
     if not x.dtype.is_floating_point:
         return torch.sqrt(_total((x * x).double(), axes, keep)).to(x.dtype)
-    return torch.linalg.vector_norm(x, 2, axes, keepdim=keep)
+    norm: Tensor = torch.linalg.vector_norm(x, 2, axes, keepdim=keep)
+    return norm
 
 
 def _log_sum_exp(x: Tensor, axes: list[int], keep: bool) -> Tensor:
@@ -91,14 +92,14 @@ _OF_ONE: dict[str, Callable[[Tensor], Tensor]] = {
 def _reduce(node: Node) -> Run:
     """Axes are an attribute in older versions and an input in newer ones; none means all, unless that is off."""
     name, given = node.ir.op_type, node.ints("axes")
-    compute, keep = _REDUCTIONS[name], bool(node.int("keepdims", 1))
-    idle = bool(node.int("noop_with_empty_axes"))
-    of_one = _OF_ONE.get(name, lambda x: x)
+    compute, keep = _REDUCTIONS[name], bool(node.integer("keepdims", 1))
+    idle = bool(node.integer("noop_with_empty_axes"))
+    of_one = _OF_ONE.get(name)
 
     def reduce(x: Tensor, axes: Value = None) -> Tensor:
         along = [int(a) for a in numbers(axes)] or given or []
         if not along and (idle or x.dim() == 0):
-            return of_one(x)
+            return x if of_one is None else of_one(x)
         return compute(x, along or list(range(x.dim())), keep)
 
     return widened(reduce)
@@ -106,7 +107,7 @@ def _reduce(node: Node) -> Run:
 
 @operator("ArgMax", "ArgMin")
 def _arg(node: Node) -> Run:
-    axis, keep, last = node.int("axis"), bool(node.int("keepdims", 1)), node.int("select_last_index")
+    axis, keep, last = node.integer("axis"), bool(node.integer("keepdims", 1)), node.integer("select_last_index")
     find = torch.argmax if node.ir.op_type == "ArgMax" else torch.argmin
 
     def place(x: Tensor) -> Tensor:
@@ -119,7 +120,7 @@ def _arg(node: Node) -> Run:
 
 @operator("Hardmax")
 def _hardmax(node: Node) -> Run:
-    axis = node.int("axis", -1)
+    axis = node.integer("axis", -1)
 
     def hardmax(x: Tensor) -> Tensor:
         return torch.zeros_like(x).scatter(axis, torch.argmax(x, axis, keepdim=True), 1.0)
@@ -130,9 +131,9 @@ def _hardmax(node: Node) -> Run:
 def _flattening(node: Node, compute: Callable[[Tensor, int], Tensor]) -> Run:
     """Before opset 13 everything from the axis on is one axis."""
     if node.opset >= 13:
-        axis = node.int("axis", -1)
+        axis = node.integer("axis", -1)
         return lambda x: compute(x, axis)
-    first = node.int("axis", 1)
+    first = node.integer("axis", 1)
 
     def flattened(x: Tensor) -> Tensor:
         rows = x.flatten(first % max(x.dim(), 1)) if x.dim() > 1 else x
@@ -153,7 +154,7 @@ def _log_softmax(node: Node) -> Run:
 
 @operator("TopK", numbers=(1,))
 def _top_k(node: Node) -> Run:
-    axis, largest, fixed = node.int("axis", -1), bool(node.int("largest", 1)), node.int("k")
+    axis, largest, fixed = node.integer("axis", -1), bool(node.integer("largest", 1)), node.integer("k")
 
     def top_k(x: Tensor, k: Value = None) -> tuple[Tensor, Tensor]:
         count = int(numbers(k)[0]) if k is not None else fixed
@@ -171,7 +172,7 @@ def _top_k(node: Node) -> Run:
 
 @operator("LpNormalization")
 def _lp_normalization(node: Node) -> Run:
-    axis, order = node.int("axis", -1), node.int("p", 2)
+    axis, order = node.integer("axis", -1), node.integer("p", 2)
 
     def normalize(x: Tensor) -> Tensor:
         norm = torch.linalg.vector_norm(x, order, axis, keepdim=True)
@@ -184,7 +185,7 @@ def _lp_normalization(node: Node) -> Run:
 def _lp_pool(node: Node) -> Run:
     from compressor.runtime.autograd.operators.pooling import windows_of
 
-    order, take = node.int("p", 2), windows_of(node, 0.0)
+    order, take = node.integer("p", 2), windows_of(node, 0.0)
     return lambda x: torch.linalg.vector_norm(take(x), order, -1)
 
 
@@ -200,7 +201,7 @@ def _global_max_pool(node: Node) -> Run:
 
 @operator("GlobalLpPool")
 def _global_lp_pool(node: Node) -> Run:
-    order = node.int("p", 2)
+    order = node.integer("p", 2)
     return lambda x: torch.linalg.vector_norm(x, order, list(range(2, x.dim())), keepdim=True)
 
 
@@ -226,13 +227,13 @@ def _likelihood(log_scores: Tensor, target: Tensor, weight: Tensor | None, ignor
 
 @operator("NegativeLogLikelihoodLoss")
 def _nll(node: Node) -> Run:
-    how, ignored = node.string("reduction", "mean"), node.int("ignore_index") if node.has("ignore_index") else None
+    how, ignored = node.string("reduction", "mean"), node.integer("ignore_index") if node.has("ignore_index") else None
     return lambda x, target, weight=None: _likelihood(x, target, weight, ignored, how)
 
 
 @operator("SoftmaxCrossEntropyLoss")
 def _cross_entropy(node: Node) -> Run:
-    how, ignored = node.string("reduction", "mean"), node.int("ignore_index") if node.has("ignore_index") else None
+    how, ignored = node.string("reduction", "mean"), node.integer("ignore_index") if node.has("ignore_index") else None
 
     def cross_entropy(scores: Tensor, target: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
         log_scores = F.log_softmax(scores, 1)

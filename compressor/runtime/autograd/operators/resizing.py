@@ -22,10 +22,10 @@ class _Axis:
         self.mode = node.string("mode", "nearest")
         self.coordinates = node.string("coordinate_transformation_mode", "half_pixel")
         self.rounding = node.string("nearest_mode", "round_prefer_floor")
-        self.cubic = node.float("cubic_coeff_a", -0.75)
-        self.exclude = bool(node.int("exclude_outside"))
-        self.antialias = bool(node.int("antialias"))
-        self.outside = node.float("extrapolation_value", 0.0)
+        self.cubic = node.real("cubic_coeff_a", -0.75)
+        self.exclude = bool(node.integer("exclude_outside"))
+        self.antialias = bool(node.integer("antialias"))
+        self.outside = node.real("extrapolation_value", 0.0)
 
     def place(self, x: int, scale: float, size: int, target: int, roi: tuple[float, float]) -> float:
         """Where place `x` of the output lies in the input."""
@@ -83,7 +83,9 @@ class _Axis:
             found = {index: weight / total for index, weight in found.items()}
         return found
 
-    def rows(self, size: int, target: int, scale: float, roi: tuple[float, float]) -> tuple[list[dict[int, float]], list[bool]]:
+    def rows(
+        self, size: int, target: int, scale: float, roi: tuple[float, float]
+    ) -> tuple[list[dict[int, float]], list[bool]]:
         """The weights of every place, and whether it lies outside the image."""
         places = [self.place(x, scale, size, target, roi) for x in range(target)]
         cropping = self.coordinates == "tf_crop_and_resize"
@@ -108,7 +110,9 @@ def _target(size: int, scale: float) -> int:
     return floor(size * scale + 1e-6) if abs(size * scale - round(size * scale)) < 1e-6 else floor(size * scale)
 
 
-def _scales_and_targets(x: Tensor, along: Sequence[int], scales: list[float], sizes: list[int], policy: str) -> tuple[list[float], list[int]]:
+def _scales_and_targets(
+    x: Tensor, along: Sequence[int], scales: list[float], sizes: list[int], policy: str
+) -> tuple[list[float], list[int]]:
     if not sizes:
         return scales, [_target(x.shape[a], s) for a, s in zip(along, scales, strict=True)]
     ratios = [target / x.shape[a] for a, target in zip(along, sizes, strict=True)]
@@ -140,12 +144,18 @@ def _resize(node: Node) -> Run:
             rows, missing = axis_of.rows(x.shape[axis], targets[i], ratios[i], crop)
             x = _along(x, axis, rows)
             outside = outside | torch.tensor(missing).reshape([-1] + [1] * (x.dim() - 1 - axis))
-        return torch.where(outside, torch.full_like(x, axis_of.outside), x) if axis_of.coordinates == "tf_crop_and_resize" else x
+        return (
+            torch.where(outside, torch.full_like(x, axis_of.outside), x)
+            if axis_of.coordinates == "tf_crop_and_resize"
+            else x
+        )
 
     return resize
 
 
-def _quick(axis: _Axis, x: Tensor, along: Sequence[int], scales: Sequence[float], targets: Sequence[int]) -> Tensor | None:
+def _quick(
+    axis: _Axis, x: Tensor, along: Sequence[int], scales: Sequence[float], targets: Sequence[int]
+) -> Tensor | None:
     """torch's own kernels, for what they do alike: the last axes of a float image."""
     spatial = [i for i, a in enumerate(along) if a >= 2]
     still = all(s == 1 for i, s in enumerate(scales) if i not in spatial)
@@ -181,27 +191,38 @@ _SAMPLED = {"linear": "bilinear", "cubic": "bicubic"}
 
 @operator("GridSample")
 def _grid_sample(node: Node) -> Run:
-    mode, edge, corners = node.string("mode", "linear"), node.string("padding_mode", "zeros"), bool(node.int("align_corners"))
+    mode, edge, corners = (
+        node.string("mode", "linear"),
+        node.string("padding_mode", "zeros"),
+        bool(node.integer("align_corners")),
+    )
     kind = _SAMPLED.get(mode, mode)
     return lambda x, grid: F.grid_sample(x, grid.to(x.dtype), kind, edge, corners)
 
 
 @operator("AffineGrid", numbers=(1,))
 def _affine_grid(node: Node) -> Run:
-    corners = bool(node.int("align_corners"))
+    corners = bool(node.integer("align_corners"))
     return lambda theta, size: F.affine_grid(theta, [int(n) for n in numbers(size)], corners)
 
 
 @operator("RoiAlign")
 def _roi_align(node: Node) -> Run:
     """Every bin is the mean, or the largest, of bilinear readings on a regular grid inside it."""
-    height, width, ratio = node.int("output_height", 1), node.int("output_width", 1), node.int("sampling_ratio")
-    scale, mode = node.float("spatial_scale", 1.0), node.string("mode", "avg")
+    height, width, ratio = (
+        node.integer("output_height", 1),
+        node.integer("output_width", 1),
+        node.integer("sampling_ratio"),
+    )
+    scale, mode = node.real("spatial_scale", 1.0), node.string("mode", "avg")
     default = "half_pixel" if node.opset >= 16 else "output_half_pixel"
     half = node.string("coordinate_transformation_mode", default) == "half_pixel"
 
     def align(x: Tensor, rois: Tensor, batch: Tensor) -> Tensor:
-        made = [_bins(x[int(image)], roi * scale - (0.5 if half else 0.0), (height, width), ratio, half, mode) for roi, image in zip(rois, batch.tolist(), strict=True)]
+        made = [
+            _bins(x[int(image)], roi * scale - (0.5 if half else 0.0), (height, width), ratio, half, mode)
+            for roi, image in zip(rois, batch.tolist(), strict=True)
+        ]
         return torch.stack(made) if made else x.new_zeros(0, x.shape[1], height, width)
 
     return align
@@ -210,7 +231,7 @@ def _roi_align(node: Node) -> Run:
 def _bins(image: Tensor, roi: Tensor, size: tuple[int, int], ratio: int, half: bool, mode: str) -> Tensor:
     left, top, right, bottom = roi.unbind()
     spans = (bottom - top, right - left)
-    spans = spans if half else tuple(s.clamp(min=1.0) for s in spans)
+    spans = spans if half else (spans[0].clamp(min=1.0), spans[1].clamp(min=1.0))
     steps = [s / n for s, n in zip(spans, size, strict=True)]
     counts = [ratio if ratio > 0 else max(ceil(float(s)), 1) for s in steps]
     places = [
@@ -241,20 +262,24 @@ def _corners(image: Tensor, down: Tensor, right: Tensor) -> Tensor:
     def read(rows: Tensor, columns: Tensor) -> Tensor:
         return image[:, rows.unsqueeze(1), columns]
 
-    return torch.stack([
-        read(low[0], low[1]) * ((1 - y) * (1 - x) * mask),
-        read(low[0], high[1]) * ((1 - y) * x * mask),
-        read(high[0], low[1]) * (y * (1 - x) * mask),
-        read(high[0], high[1]) * (y * x * mask),
-    ])
+    return torch.stack(
+        [
+            read(low[0], low[1]) * ((1 - y) * (1 - x) * mask),
+            read(low[0], high[1]) * ((1 - y) * x * mask),
+            read(high[0], low[1]) * (y * (1 - x) * mask),
+            read(high[0], high[1]) * (y * x * mask),
+        ]
+    )
 
 
 @operator("NonMaxSuppression", numbers=(2, 3, 4))
 def _non_max_suppression(node: Node) -> Run:
     """Greedy: the best box stays, what overlaps it goes."""
-    centred = node.int("center_point_box")
+    centred = node.integer("center_point_box")
 
-    def suppress(boxes: Tensor, scores: Tensor, most: Value = None, overlap: Value = None, least: Value = None) -> Tensor:
+    def suppress(
+        boxes: Tensor, scores: Tensor, most: Value = None, overlap: Value = None, least: Value = None
+    ) -> Tensor:
         limit, iou = int((numbers(most) or [0])[0]), float((numbers(overlap) or [0.0])[0])
         floor_score = numbers(least)
         kept = []
@@ -273,7 +298,15 @@ def _as_corners(boxes: Tensor, centred: bool) -> Tensor:
         x, y, width, height = boxes.unbind(-1)
         return torch.stack([y - height / 2, x - width / 2, y + height / 2, x + width / 2], -1)
     top, left, bottom, right = boxes.unbind(-1)
-    return torch.stack([torch.minimum(top, bottom), torch.minimum(left, right), torch.maximum(top, bottom), torch.maximum(left, right)], -1)
+    return torch.stack(
+        [
+            torch.minimum(top, bottom),
+            torch.minimum(left, right),
+            torch.maximum(top, bottom),
+            torch.maximum(left, right),
+        ],
+        -1,
+    )
 
 
 def _survivors(boxes: Tensor, scores: Tensor, limit: int, iou: float, least: list[float]) -> list[int]:

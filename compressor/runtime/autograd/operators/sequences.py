@@ -50,7 +50,7 @@ def _erase(node: Node) -> Run:
 
 @operator("SplitToSequence", numbers=(1,))
 def _split(node: Node) -> Run:
-    axis, keep = node.int("axis"), node.int("keepdims", 1)
+    axis, keep = node.integer("axis"), node.integer("keepdims", 1)
 
     def split(x: Tensor, sizes: Value = None) -> list[Tensor]:
         if sizes is None:
@@ -64,7 +64,7 @@ def _split(node: Node) -> Run:
 
 @operator("ConcatFromSequence")
 def _join(node: Node) -> Run:
-    axis, new = node.int("axis"), node.int("new_axis")
+    axis, new = node.integer("axis"), node.integer("new_axis")
     return lambda sequence: torch.stack(sequence, axis) if new else torch.cat(sequence, axis)
 
 

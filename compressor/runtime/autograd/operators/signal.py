@@ -20,14 +20,18 @@ def _complex(x: Tensor) -> Tensor:
 @operator("DFT", numbers=(1, 2))
 def _dft(node: Node) -> Run:
     """The axis is an attribute before opset 20."""
-    inverse, half, fixed = node.int("inverse"), node.int("onesided"), node.int("axis", -2 if node.opset >= 20 else 1)
+    inverse, half, fixed = (
+        node.integer("inverse"),
+        node.integer("onesided"),
+        node.integer("axis", -2 if node.opset >= 20 else 1),
+    )
 
     def transform(x: Tensor, length: Value = None, axis: Value = None) -> Tensor:
-        along = int(number(axis)) if axis is not None else fixed
-        along = along % x.dim()
+        along = (int(number(axis)) if axis is not None else fixed) % x.dim()
         values, size = _complex(x), int(number(length)) if length is not None else None
         if inverse and half:
-            return torch.fft.irfft(values, size, along).unsqueeze(-1)
+            real: Tensor = torch.fft.irfft(values, size, along)
+            return real.unsqueeze(-1)
         if half:
             return torch.view_as_real(torch.fft.rfft(values.real if values.is_complex() else values, size, along))
         made = torch.fft.ifft(values, size, along) if inverse else torch.fft.fft(values, size, along)
@@ -38,7 +42,7 @@ def _dft(node: Node) -> Run:
 
 @operator("STFT", numbers=(1, 3))
 def _stft(node: Node) -> Run:
-    half = bool(node.int("onesided", 1))
+    half = bool(node.integer("onesided", 1))
 
     def transform(x: Tensor, step: Value, window: Tensor | None = None, length: Value = None) -> Tensor:
         size = int(number(length)) if length is not None else int(window.shape[0]) if window is not None else x.shape[1]
@@ -77,7 +81,7 @@ def _generator(node: Node) -> torch.Generator | None:
     """A generator of its own where the graph gives a seed, torch's otherwise."""
     if not node.has("seed"):
         return None
-    return torch.Generator().manual_seed(int(node.float("seed", 0.0)))
+    return torch.Generator().manual_seed(int(node.real("seed", 0.0)))
 
 
 @operator("RandomUniform", "RandomNormal")
@@ -94,10 +98,12 @@ def _random_like(node: Node) -> Run:
 
 
 def _drawn(node: Node) -> Run:
-    low, high = node.float("low", 0.0), node.float("high", 1.0)
-    mean, scale = node.float("mean", 0.0), node.float("scale", 1.0)
+    low, high = node.real("low", 0.0), node.real("high", 1.0)
+    mean, scale = node.real("mean", 0.0), node.real("scale", 1.0)
     if node.ir.op_type.startswith("RandomUniform"):
-        return lambda shape, dtype, generator: (torch.rand(tuple(shape), generator=generator) * (high - low) + low).to(dtype)
+        return lambda shape, dtype, generator: (torch.rand(tuple(shape), generator=generator) * (high - low) + low).to(
+            dtype
+        )
     return lambda shape, dtype, generator: (torch.randn(tuple(shape), generator=generator) * scale + mean).to(dtype)
 
 
@@ -109,6 +115,6 @@ def _bernoulli(node: Node) -> Run:
 
 @operator("Multinomial")
 def _multinomial(node: Node) -> Run:
-    count, generator = node.int("sample_size", 1), _generator(node)
+    count, generator = node.integer("sample_size", 1), _generator(node)
     dtype = node.dtype("dtype", ir.DataType.INT32)
     return lambda scores: torch.multinomial(torch.softmax(scores, -1), count, True, generator=generator).to(dtype)
