@@ -129,9 +129,7 @@ def _executes_operators(path: Path) -> bool:
     return path.is_relative_to(PACKAGE / "runtime" / "autograd")
 
 
-@pytest.mark.parametrize(
-    "path", [m for m in MODULES if _layer(m) != "graph" and not _executes_operators(m)], ids=_name
-)
+@pytest.mark.parametrize("path", [m for m in MODULES if _layer(m) != "graph" and not _executes_operators(m)], ids=_name)
 def test_only_the_graph_layer_looks_at_operator_types(path: Path) -> None:
     attributes = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
     assert "op_type" not in attributes

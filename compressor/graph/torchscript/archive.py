@@ -30,7 +30,7 @@ _OWN_LIBRARIES = (
 _NETWORK = ("c10d", "_c10d", "dist", "rpc", "symm_mem")
 _FILES = ("save", "from_file")
 _CALLS = ("rpc_async", "rpc_sync", "rpc_remote")
-_STATE = ("__setstate__", "__getstate__")
+_STATE = ("__setstate__",)
 _LARGEST_CODE = 64_000_000
 
 _STORAGES = {

@@ -4,7 +4,7 @@ torch.export cannot look into a ScriptModule: run as a whole, its sizes are fixe
 """
 
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, sqrt
 from typing import Any
@@ -35,7 +35,8 @@ class Interpreter(nn.Module):
     def __init__(self, module: torch.jit.ScriptModule) -> None:
         super().__init__()
         self._graph = module.inlined_graph
-        self._held = {name: self._hang(name, tensor) for name, tensor in _tensors(module)}
+        learned = {name: nn.Parameter(p.detach(), p.dtype.is_floating_point) for name, p in module.named_parameters()}
+        self._held = {name: self._hang(name, tensor) for name, tensor in (*learned.items(), *module.named_buffers())}
         self._fixed: Values = {next(iter(self._graph.inputs())).debugName(): _Part(module, "")}
         self._resolve(self._graph)
 
@@ -86,7 +87,7 @@ class Interpreter(nn.Module):
                 owner.add_module(folder, nn.Module())
             owner = owner.get_submodule(folder)
         if isinstance(tensor, nn.Parameter):
-            owner.register_parameter(last, nn.Parameter(tensor.detach(), tensor.dtype.is_floating_point))
+            owner.register_parameter(last, tensor)
         else:
             owner.register_buffer(last, tensor)
         return _Held(owner, last)
@@ -151,11 +152,6 @@ class _Held:
     def get(self) -> Tensor:
         found: Tensor = getattr(self.owner, self.name)
         return found
-
-
-def _tensors(module: torch.jit.ScriptModule) -> Iterator[tuple[str, Tensor]]:
-    yield from module.named_parameters()
-    yield from module.named_buffers()
 
 
 def _call(node: Any, kind: str, arguments: list[Any]) -> Any:
