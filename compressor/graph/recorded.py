@@ -2,7 +2,15 @@
 
 import onnx_ir as ir
 
-_ROUNDED = ("QuantizeLinear", "DynamicQuantizeLinear", "MatMulNBits", "QLinearConv", "QLinearMatMul", "MatMulInteger")
+_ROUNDED = (
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "MatMulNBits",
+    "QLinearConv",
+    "QLinearMatMul",
+    "MatMulInteger",
+)
 _COURSE = {"If": (0,), "Loop": (0, 1)}
 _NUMBERS = {
     "ConstantOfShape": (0,),
