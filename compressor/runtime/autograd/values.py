@@ -95,16 +95,19 @@ class Host:
 
     def tensor(self) -> torch.Tensor:
         """The same as a tensor on torch's default device; made once when all numbers are plain."""
-        device = torch.get_default_device()
-        if self._tensor is not None and self._tensor.device.type == device.type:
-            return self._tensor
+        if torch.compiler.is_compiling():
+            return self._made()
+        if self._tensor is None or self._tensor.device.type != torch.get_default_device().type:
+            made = self._made()
+            self._tensor = made if self.known else None
+            return made
+        return self._tensor
+
+    def _made(self) -> torch.Tensor:
         if not self.known:
             parts = [torch.as_tensor(item).to(self.dtype) for item in self.items]
             return torch.stack(parts).reshape(self.shape) if parts else torch.zeros(self.shape, dtype=self.dtype)
-        made = torch.tensor(self.items, dtype=self.dtype).reshape(self.shape)
-        if not torch.compiler.is_compiling():
-            self._tensor = made
-        return made
+        return torch.tensor(self.items, dtype=self.dtype).reshape(self.shape)
 
 
 def as_tensor(value: Value) -> Value:

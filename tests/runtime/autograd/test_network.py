@@ -280,3 +280,34 @@ def test_shapes_follow_the_input(tmp_path: Path) -> None:
         made, count = network(torch.zeros(shape))
         assert tuple(made.shape) == (*shape[:2], 2, 3)
         assert count.tolist() == [np.prod(shape)]
+
+
+COMPILED = {
+    "layers": TWICE,
+    "lstm": graph(
+        "float[N,T,3] x => float[N,T,4] y",
+        """t = Transpose <perm = [1, 0, 2]> (x)
+           o = LSTM <hidden_size = 4> (t, w, r)
+           s = Squeeze (o, one)
+           y = Transpose <perm = [1, 0, 2]> (s)""",
+        w=_floats(1, 16, 3),
+        r=_floats(1, 16, 4),
+        one=np.array([1]),
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", COMPILED)
+def test_torch_compile_takes_it_and_gives_the_same_gradients(name: str, tmp_path: Path) -> None:
+    """With the backend that needs no C++ compiler: what it sees is what the others compile."""
+    model = load(COMPILED[name], tmp_path)
+    plain, compiled = Network(model), Network(model)
+    compiled.compile(backend="aot_eager")
+    shape = [3 if size == "N" else 5 if size == "T" else size for size in model.inputs()[0].shape or ()]
+    x = torch.from_numpy(_floats(*[int(size or 1) for size in shape]))
+    for network in (plain, compiled):
+        network(x)[0].square().mean().backward()
+    for array, parameter in plain.trained.items():
+        torch.testing.assert_close(compiled.trained[array].grad, parameter.grad)

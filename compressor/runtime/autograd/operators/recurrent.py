@@ -115,6 +115,7 @@ def _reordered(matrix: Tensor, kind: str) -> Tensor:
     return torch.cat([parts[i] for i in _IN_TORCH[kind]]) if len(parts) > 1 else matrix
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # torch.compile breaks on its own LSTM in training
 def _by_kernel(
     layer: _Layer, x: Tensor, w: Tensor, r: Tensor, b: Tensor | None, state: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
