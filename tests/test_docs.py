@@ -40,6 +40,13 @@ def _defined(document: Path, name: str) -> Any:
     return names[name]
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_training_shown_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    assert len(_defined(REPOSITORY / "docs" / "torch.md", "changed")) > 10
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_link_leads_to_a_file(document: Path) -> None:
     prose = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
