@@ -13,6 +13,10 @@ class Progress(Protocol):
         """The same items, counted as they are taken."""
         ...
 
+    def say(self, description: str) -> None:
+        """Describe the innermost loop anew: how it stands."""
+        ...
+
 
 class Silent:
     """Nobody."""
@@ -20,3 +24,6 @@ class Silent:
     def track(self, items: Iterable[T], description: str, total: int | None = None) -> Iterable[T]:
         """The same items."""
         return items
+
+    def say(self, description: str) -> None:
+        """Nothing."""

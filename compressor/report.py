@@ -61,6 +61,19 @@ Finding = Change | Skip
 
 
 @dataclass(frozen=True, slots=True)
+class Note:
+    """What a pass has to say of its work as a whole.
+
+    Attributes:
+        text: a line for the reader of the report.
+        warning: whether it is something to be put right.
+    """
+
+    text: str
+    warning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class OutputFidelity:
     """How well one output agrees with the reference, over all samples seen.
 

@@ -38,7 +38,7 @@ def bench(
     from compressor.pipeline.measuring import ModelFile, measure_model
     from compressor.pipeline.workspace import open_workspace
     from compressor.recipe.load import judged
-    from compressor.recipe.schema import RuntimeSection
+    from compressor.recipe.schema import DataSection, RuntimeSection
     from compressor.render.overview import draw_measurement
     from compressor.runtime import latency
     from compressor.runtime.environment import environment
@@ -46,7 +46,10 @@ def bench(
     claim_json(json, (model,), overwrite)
     given = source_of(model, trust, input_)
     evaluation, _ = judged(source(data or "random", given), ())
-    with progress(quiet) as bars, open_workspace(given, None, evaluation, Path(gettempdir()), 0, bars) as workspace:
+    with (
+        progress(quiet) as bars,
+        open_workspace(given, DataSection(evaluation=evaluation), Path(gettempdir()), 0, bars) as workspace,
+    ):
         feeds = workspace.samples.evaluation.split(1)[0].first().feeds
         file = ModelFile(workspace.reference_file, model, workspace.reference.source_bytes)
         timed = latency.measure(workspace.reference_file, feeds, threads, seconds)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
 from compressor.progress import Progress, Silent
@@ -18,16 +18,24 @@ class _Bars:
 
     def __init__(self, bars: Bars) -> None:
         self._bars = bars
+        self._running: list[TaskID] = []
 
     def track(self, items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
         """The same items, drawn as they are taken."""
         task = self._bars.add_task(description, total=total)
+        self._running.append(task)
         try:
             for item in items:
                 yield item
                 self._bars.advance(task)
         finally:
+            self._running.remove(task)
             self._bars.remove_task(task)
+
+    def say(self, description: str) -> None:
+        """Another text in front of the last bar."""
+        if self._running:
+            self._bars.update(self._running[-1], description=description)
 
 
 @contextmanager

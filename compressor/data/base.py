@@ -170,6 +170,10 @@ class Dataset(ABC):
     def split(self, first: int) -> tuple["Dataset", "Dataset"]:
         """The first `first` samples, and the others."""
 
+    def singly(self) -> "Dataset":
+        """The same samples, apart from each other where they are filled up to be batched."""
+        return self
+
     def first(self) -> Batch:
         """The first batch."""
         return next(self.batches())

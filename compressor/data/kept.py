@@ -52,6 +52,10 @@ class KeptDataset(Dataset):
         """The first `first` samples, and the others; neither is kept."""
         return self._data.split(first)
 
+    def singly(self) -> Dataset:
+        """See `Dataset.singly`; nothing is kept."""
+        return self._data.singly()
+
     def first(self) -> Batch:
         """The first batch."""
         return next(self.batches()) if self._kept else self._data.first()

@@ -182,6 +182,12 @@ class TextDataset(Dataset):
         """By samples; a pair of sentences that is cut in two loses its score."""
         return self._with(self._numbers[:first]), self._with(self._numbers[first:])
 
+    def singly(self) -> Dataset:
+        """One at a time, so that each has its own length."""
+        if _fixed_batch(self.specs):
+            return self
+        return TextDataset(self.name, 1, self._units, self._feeder, self._numbers)
+
     def _with(self, numbers: NDArray[np.int64]) -> "TextDataset":
         return TextDataset(self.name, self.batch, self._units, self._feeder, numbers)
 

@@ -1,6 +1,6 @@
 """Copies of a model that also give out what passes want to know about its insides."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,18 @@ def with_tensors(model: Model, names: tuple[str, ...], given: Mapping[str, np.dt
         outputs.append(node.outputs[0])
     _replace_outputs(graph, outputs)
     common.RemoveUnusedNodesPass()(copy.ir)
+    return copy
+
+
+def with_more_outputs(model: Model, names: Sequence[str]) -> Model:
+    """A copy that also gives out the named tensors of its main graph, each under VALUE and its name."""
+    copy = model.copy()
+    graph, values = copy.ir.graph, values_by_name(copy.ir)
+    for name in dict.fromkeys(names):
+        node = new_node("Identity", [values[name]], VALUE + name, values[name].dtype)
+        node.outputs[0].shape = values[name].shape
+        graph.append(node)
+        graph.outputs.append(node.outputs[0])
     return copy
 
 

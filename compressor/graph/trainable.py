@@ -14,8 +14,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from compressor.graph.edit import new_initializer, redirect, remove_if_unused, set_array
+from compressor.graph.model import Model
 from compressor.graph.reading import initializers
-from compressor.graph.weights import FLOATS, Use, uses_of
+from compressor.graph.weights import FLOATS, Use, output_axis, takes_weight, uses_of
 
 _LEARNED: dict[str, tuple[int, ...]] = {
     "BatchNormalization": (1, 2),
@@ -57,6 +58,7 @@ _PASSED = (
 )
 _PRODUCTS = ("MatMul", "FusedMatMul", "Gather", "Einsum")
 _MASKING = 1e4
+_CHANNELS = ("Conv", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,41 @@ def roles(model: ir.Model) -> Roles:
         elif any(_is_learned(use, value, touched) for use in readers(value)):
             learned.append(value)
     return Roles(tuple(learned), tuple(statistics), tuple(scales))
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer that reads an array that is learned.
+
+    Attributes:
+        names: that a selector may use: of the layer, of one whose result it adds to or multiplies, of the array.
+        type: operator type.
+        output_axis: axis of the array that runs over the layer's outputs; None where there is no such axis.
+    """
+
+    names: tuple[str, ...]
+    type: str
+    output_axis: int | None
+
+
+def layers_of(model: Model) -> dict[str, list[Layer]]:
+    """Every array that is learned, in the order of the graph, and the layers that read it.
+
+    Names are those of a `Network`: vectors that exporters merged have one for each layer.
+    """
+    copy = model.copy().ir
+    untie(copy)
+    return {value.name or "": [_layer(use, value) for use in readers(value)] for value in roles(copy).learned}
+
+
+def _layer(use: Use, value: ir.Value) -> Layer:
+    node, name = use.node, value.name or ""
+    before = [v.producer() for v in node.inputs if v is not None] if node.op_type in _JOINED else []
+    names = [node.name, *(producer.name for producer in before if producer is not None), name]
+    tensor = value.const_value
+    direct = tensor is not None and node.inputs[use.idx] is value and takes_weight(use)
+    axis = output_axis(use, len(tensor.shape)) if direct and tensor is not None and node.op_type in _CHANNELS else None
+    return Layer(tuple(n for n in names if n), node.op_type, axis)
 
 
 def readers(value: ir.Value) -> Iterator[Use]:

@@ -8,6 +8,7 @@ from compressor.passes.base import Context, Pass
 from compressor.passes.cast import Cast
 from compressor.passes.compact import Compact
 from compressor.passes.correct_bias import CorrectBias
+from compressor.passes.distill import Distill
 from compressor.passes.equalize import Equalize
 from compressor.passes.prune_blocks import PruneBlocks
 from compressor.passes.prune_channels import PruneChannels
@@ -27,6 +28,7 @@ AnyPass = Annotated[
     | PruneChannels
     | PruneMagnitude
     | PruneSecondOrder
+    | Distill
     | QuantizeDynamic
     | QuantizeStatic
     | QuantizeWeights
@@ -44,6 +46,7 @@ PASSES: tuple[type[Pass], ...] = (
     PruneChannels,
     PruneMagnitude,
     PruneSecondOrder,
+    Distill,
     QuantizeDynamic,
     QuantizeStatic,
     QuantizeWeights,
@@ -59,6 +62,7 @@ __all__ = [
     "Compact",
     "Context",
     "CorrectBias",
+    "Distill",
     "Equalize",
     "Pass",
     "PruneBlocks",

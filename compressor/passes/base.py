@@ -20,7 +20,7 @@ from compressor.graph.weights import Weight
 from compressor.numerics.levels import Bits
 from compressor.numerics.sparsity import Blocks, Pattern, Unstructured, read_n_of_m
 from compressor.progress import Progress
-from compressor.report import Change, Finding, Skip
+from compressor.report import Change, Finding, Note, Skip
 from compressor.runtime.ort import Feeds
 
 
@@ -31,10 +31,13 @@ class Context:
     Attributes:
         reference: the model as loaded: teacher and yardstick; not to be edited.
         calibration: sample data; None when the recipe has none.
+        training: sample data for passes that learn in steps, the calibration data where the recipe has no other;
+            None when it has neither.
         seed: of every random choice.
         scratch: folder for temporary files, gone after the run.
         progress: told about long loops.
         threads: threads for calibration.
+        checkpoints: folder for unfinished work, gone once the run has succeeded.
     """
 
     reference: Model
@@ -43,6 +46,8 @@ class Context:
     scratch: Path
     progress: Progress
     threads: int
+    training: Dataset | None = None
+    checkpoints: Path | None = None
 
     def feeds(self) -> Feeds:
         """One sample to try things on: of the calibration data, or made up."""
@@ -180,6 +185,11 @@ class Pass(Settings):
         """Whether `Context.calibration` must be there."""
         return False
 
+    @property
+    def needs_training(self) -> bool:
+        """Whether `Context.training` must be there."""
+        return False
+
     def warnings(self) -> Iterator[str]:
         """What the reader of the report should know about these settings."""
         yield from ()
@@ -188,7 +198,7 @@ class Pass(Settings):
         """The same pass with everything that it chose by itself written down, so that it need not choose again."""
         return self
 
-    def apply(self, model: Model, context: Context) -> Iterator[Finding]:
+    def apply(self, model: Model, context: Context) -> Iterator[Finding | Note]:
         """Edit `model` and say what was done.
 
         Raises:

@@ -14,7 +14,7 @@ from compressor.graph.verify import check_file, check_signature
 from compressor.passes import Context, Pass
 from compressor.pipeline.workspace import Workspace
 from compressor.recipe.schema import VerifySection
-from compressor.report import Fidelity, PassRecord
+from compressor.report import Fidelity, Note, PassRecord
 from compressor.runtime.ort import Session
 
 
@@ -27,16 +27,25 @@ class Compressed:
         file: where it is written, verified; not yet published.
         records: one per pass.
         passes: as run, with everything written down that they chose by themselves.
+        notes: what they have to say of their work as a whole.
+        warnings: what of that is to be put right.
     """
 
     model: Model
     file: Path
     records: tuple[PassRecord, ...]
     passes: tuple[Pass, ...]
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def apply_passes(
-    passes: Sequence[Pass], workspace: Workspace, verify: VerifySection, seed: int, file: Path
+    passes: Sequence[Pass],
+    workspace: Workspace,
+    verify: VerifySection,
+    seed: int,
+    file: Path,
+    checkpoints: Path | None = None,
 ) -> Compressed:
     """Run the passes one after the other on a copy of the reference.
 
@@ -47,29 +56,35 @@ def apply_passes(
         seed: for the passes.
         file: where in the scratch folder the result goes; it keeps this name when it is published,
             because external data is found by name.
+        checkpoints: folder for unfinished training; the scratch folder when None.
 
     Raises:
         PassError: a pass cannot do what was asked, or did nothing at all.
         VerificationError: the result of a pass is no valid stand-in for the reference.
     """
     model = workspace.reference.copy()
-    calibration = workspace.samples.calibration
+    samples = workspace.samples
     context = Context(
         workspace.reference,
-        None if calibration is None else KeptDataset(calibration, workspace.scratch),
+        None if samples.calibration is None else KeptDataset(samples.calibration, workspace.scratch),
         seed,
         workspace.scratch,
         workspace.progress,
         workspace.threads,
+        samples.training if samples.training is not None else samples.calibration,
+        checkpoints or workspace.scratch,
     )
     file.parent.mkdir()
     records: list[PassRecord] = []
     settled: list[Pass] = []
+    notes: list[Note] = []
     size = workspace.reference.source_bytes
     for index, step in enumerate(workspace.progress.track(passes, "passes", len(passes))):
         started = time.perf_counter()
         with _naming(step, index):
-            findings = tuple(step.apply(model, context))
+            said = tuple(step.apply(model, context))
+        findings = tuple(entry for entry in said if not isinstance(entry, Note))
+        notes += [entry for entry in said if isinstance(entry, Note)]
         seconds = time.perf_counter() - started
         settled.append(step.settled(findings))
         record = PassRecord(step.type, settled[-1].model_dump(mode="json"), seconds, size, size, findings, None)
@@ -78,7 +93,9 @@ def apply_passes(
         with _naming(step, index):
             fidelity = prove(model, file, workspace, verify)
         records.append(replace(record, bytes_after=size, fidelity=fidelity))
-    return Compressed(model, file, tuple(records), tuple(settled))
+    warnings = tuple(note.text for note in notes if note.warning)
+    told = tuple(note.text for note in notes if not note.warning)
+    return Compressed(model, file, tuple(records), tuple(settled), told, warnings)
 
 
 def prove(model: Model, file: Path, workspace: Workspace, verify: VerifySection) -> Fidelity:

@@ -1,6 +1,7 @@
 """The ways to run: one recipe, the fastest of several lists of passes, or two finished files."""
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from compressor.pipeline.receipt import RECEIPT, receipt, stored_receipt
 from compressor.pipeline.workspace import Workspace, open_workspace
 from compressor.progress import Progress
 from compressor.recipe import Gates, Recipe, check_against_model
-from compressor.recipe.schema import RuntimeSection
+from compressor.recipe.schema import DataSection, RuntimeSection
 from compressor.recipe.tree import Tree
 from compressor.report import Json, LatencyComparison, Report
 from compressor.runtime import latency
@@ -79,15 +80,14 @@ def run_fastest(
     output = recipe.output
     refuse_overwriting((output.model, *output.report), (recipe.model,), overwrite)
     data = recipe.data
-    with open_workspace(
-        recipe.source, data.calibration, data.evaluation, output.model.parent, recipe.seed, progress
-    ) as workspace:
+    with open_workspace(recipe.source, data, output.model.parent, recipe.seed, progress) as workspace:
         refuse_overwriting((data_path(output.model),), external_files(workspace.reference), overwrite=True)
         check_against_model(recipe, workspace.reference, tree)
         compressed, notes = _fastest(recipe, candidates, workspace)
         chosen = recipe.model_copy(update={"passes": compressed.passes})
         file, report = _finish(chosen, compressed, workspace, notes)
         publish(file, output.model, output.report, report)
+        shutil.rmtree(checkpoints(output.model), ignore_errors=True)
     return Outcome(chosen, report)
 
 
@@ -113,8 +113,8 @@ def compare(
         InputError: one of the models, or the data, cannot be used.
         VerificationError: they do not have the same inputs and outputs.
     """
-    folder = Path(gettempdir())
-    with opened(result) as given, open_workspace(reference, None, evaluation, folder, 0, progress) as workspace:
+    folder, data = Path(gettempdir()), DataSection(evaluation=evaluation)
+    with opened(result) as given, open_workspace(reference, data, folder, 0, progress) as workspace:
         other = given.read()
         check_signature(workspace.reference, other, dimensions=False)
         file = ModelFile(given.file, result.path, other.source_bytes)
@@ -135,6 +135,11 @@ def compare(
     return replace(report, gates=gates.check(gate, report))
 
 
+def checkpoints(output: Path) -> Path:
+    """Where unfinished training of the model that will be `output` is kept, so that a later run goes on with it."""
+    return output.absolute().with_name(f".{output.name}.training")
+
+
 def _fastest(
     recipe: Recipe, candidates: Mapping[str, Sequence[Pass]], workspace: Workspace
 ) -> tuple[Compressed, tuple[str, ...]]:
@@ -144,7 +149,8 @@ def _fastest(
     for name, passes in candidates.items():
         try:
             file = workspace.scratch / name / recipe.output.model.with_suffix(".onnx").name
-            done[name] = apply_passes(passes, workspace, recipe.verify, recipe.seed, file)
+            unfinished = checkpoints(recipe.output.model)
+            done[name] = apply_passes(passes, workspace, recipe.verify, recipe.seed, file, unfinished)
         except (PassError, VerificationError) as error:
             if len(candidates) == 1:
                 raise
@@ -186,8 +192,8 @@ def _finish(
         accuracy=figures.accuracy,
         latency=figures.latency,
         gates=(),
-        warnings=tuple(_warnings(recipe, workspace, figures.latency)),
-        notes=(*workspace.notes, *notes, *told),
+        warnings=(*compressed.warnings, *_warnings(recipe, workspace, figures.latency)),
+        notes=(*workspace.notes, *notes, *compressed.notes, *told),
         environment=environment(),
         receipt=record,
     )

@@ -1,6 +1,6 @@
 """Which samples passes learn from, and which the result is judged on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from compressor.data import AnySource, Dataset, MetricName, RandomSource
 from compressor.graph.model import Model
@@ -19,6 +19,8 @@ class Samples:
         seen: what the report says of the evaluation data.
         metric: of accuracy, if there are labels.
         made_up: whether calibration and evaluation are random inputs.
+        training: for passes that train; None when they take those of calibration.
+        seen_in_training: whether the evaluation data is what passes train on.
     """
 
     calibration: Dataset | None
@@ -26,6 +28,8 @@ class Samples:
     seen: str
     metric: MetricName | None
     made_up: tuple[bool, bool]
+    training: Dataset | None = None
+    seen_in_training: bool = False
 
     def warnings(self, calibrated: bool) -> tuple[str, ...]:
         """What the reader must know of the data.
@@ -38,15 +42,27 @@ class Samples:
             found.append("calibrated on random inputs: ranges say little about real ones; give data.calibration")
         if self.made_up[1]:
             found.append("fidelity is measured on random inputs, and says little about real ones")
+        if self.seen_in_training:
+            found.append("data.training and data.evaluation are the same samples: the figures flatter the result")
         return tuple(found)
 
 
-def open_samples(calibration: AnySource | None, evaluation: AnySource | None, model: Model, seed: int) -> Samples:
-    """Open both, and hold samples out where they would be the same.
+def open_samples(
+    calibration: AnySource | None, training: AnySource | None, evaluation: AnySource | None, model: Model, seed: int
+) -> Samples:
+    """Open all, and hold samples out where those to judge by would be those of calibration.
 
     Raises:
         DataError: missing, empty, or not fitting the model.
     """
+    opened = _open_two(calibration, evaluation, model, seed)
+    if training is None:
+        return opened
+    same = evaluation is not None and training.same_samples(evaluation, model.inputs())
+    return replace(opened, training=training.open(model, "data.training", seed), seen_in_training=same)
+
+
+def _open_two(calibration: AnySource | None, evaluation: AnySource | None, model: Model, seed: int) -> Samples:
     if calibration is None:
         return _only_evaluation(evaluation, model, seed)
     random = isinstance(calibration, RandomSource)

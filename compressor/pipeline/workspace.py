@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from compressor.data import AnySource
 from compressor.errors import OutputError
 from compressor.graph.model import Model
 from compressor.graph.opening import ModelSource, opened
 from compressor.pipeline.samples import Samples, open_samples
 from compressor.progress import Progress
+from compressor.recipe.schema import DataSection
 from compressor.runtime.ort import Session
 
 
@@ -45,8 +45,7 @@ class Workspace:
 @contextmanager
 def open_workspace(
     model: ModelSource,
-    calibration: AnySource | None,
-    evaluation: AnySource | None,
+    data: DataSection,
     beside: Path,
     seed: int,
     progress: Progress,
@@ -55,8 +54,7 @@ def open_workspace(
 
     Args:
         model: the reference.
-        calibration: source of samples for passes.
-        evaluation: source of samples for the judgement.
+        data: sources of samples.
         beside: folder near which scratch files go; need not exist yet.
         seed: of every random choice.
         progress: told about long loops.
@@ -69,7 +67,7 @@ def open_workspace(
     with opened(model) as given, scratch_folder(beside) as scratch:
         reference = given.load()
         session = Session(given.file, threads)
-        samples = open_samples(calibration, evaluation, reference, seed)
+        samples = open_samples(data.calibration, data.training, data.evaluation, reference, seed)
         yield Workspace(reference, given.file, session, samples, scratch, progress, threads, given.notes)
 
 

@@ -17,13 +17,17 @@ class DataSection(Settings):
     """Where samples come from."""
 
     calibration: AnySource | None = Field(default=None, description="samples that passes may learn from")
+    training: AnySource | None = Field(
+        default=None, description="samples for passes that train; those of calibration when left out"
+    )
     evaluation: AnySource | None = Field(
         default=None, description="samples to judge the result on; held out of calibration when left out"
     )
 
     def paths(self) -> tuple[Path, ...]:
         """Files and folders that samples are read from."""
-        return tuple(path for source in (self.calibration, self.evaluation) if source for path in source.paths())
+        sources = (self.calibration, self.training, self.evaluation)
+        return tuple(path for source in sources if source for path in source.paths())
 
 
 class RuntimeSection(Settings):
@@ -178,4 +182,6 @@ class Recipe(Settings):
         for index, step in enumerate(self.passes):
             if step.needs_calibration and self.data.calibration is None:
                 raise ValueError(f"passes.{index} ({step.type}) needs data.calibration; add it, or use another pass")
+            if step.needs_training and self.data.calibration is None and self.data.training is None:
+                raise ValueError(f"passes.{index} ({step.type}) needs data.training, or data.calibration; add one")
         return self

@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 def _opened(folder: Path, data: Values, seed: int = 0) -> Samples:
     recipe, _ = load(write_recipe(folder, data=data, passes=STATIC))
     sources: list[AnySource | None] = [recipe.data.calibration, recipe.data.evaluation]
-    return open_samples(sources[0], sources[1], Model.load(folder / "model.onnx"), seed)
+    return open_samples(sources[0], None, sources[1], Model.load(folder / "model.onnx"), seed)
 
 
 def _numbers(data: Dataset | None) -> set[int]:

@@ -20,11 +20,22 @@ _SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
-    """Where a tensor hangs. It is looked up there, so that whatever replaces it is seen: a device, an export."""
+class Place:
+    """Where a tensor hangs. It is looked up there, so that whatever replaces it is seen: a device, an export.
+
+    Attributes:
+        owner: the module that has it.
+        name: of the parameter or buffer.
+    """
 
     owner: nn.Module
     name: str
+
+    @property
+    def tensor(self) -> Tensor:
+        """What hangs there now."""
+        found: Tensor = getattr(self.owner, self.name)
+        return found
 
 
 class Network(nn.Module):
@@ -42,7 +53,7 @@ class Network(nn.Module):
     Attributes:
         input_names: what `forward` takes, in order.
         output_names: what it returns, in order.
-        trained: array -> parameter; `graph.trainable.untie` says what an untied array is called.
+        places: array that is learned -> where it hangs; `graph.trainable.untie` says what an untied one is called.
 
     Raises:
         ModelError: every operator that cannot be executed, in one line.
@@ -58,8 +69,8 @@ class Network(nn.Module):
         self._program = _program(copy, self._mode, str(model.source))
         self.input_names = tuple(value.name or "" for value in self._program.inputs)
         self.output_names = tuple(value.name or "" for value in copy.graph.outputs)
-        self.trained: dict[str, nn.Parameter] = {}
-        self._statistics: dict[str, _Held] = {}
+        self.places: dict[str, Place] = {}
+        self._statistics: dict[str, Place] = {}
         learned = {*found.learned, *(found.scales if scales else ())}
         self._given = [
             self._hold(value, value in learned, value in found.statistics) for value in self._program.externals
@@ -67,9 +78,14 @@ class Network(nn.Module):
         self.eval()
 
     @property
+    def trained(self) -> dict[str, Tensor]:
+        """Array -> parameter; what a parametrization makes of it, where one was registered at its place."""
+        return {name: place.tensor for name, place in self.places.items()}
+
+    @property
     def statistics(self) -> dict[str, Tensor]:
         """Array -> mean or variance that follows the batches in training."""
-        return {name: getattr(held.owner, held.name) for name, held in self._statistics.items()}
+        return {name: place.tensor for name, place in self._statistics.items()}
 
     def train(self, mode: bool = True) -> "Network":
         """Switch normalization by batches and dropout on or off."""
@@ -86,7 +102,7 @@ class Network(nn.Module):
         """
         device = next((x.device for x in inputs if isinstance(x, Tensor) and x.device.type != "cpu"), None)
         with nullcontext() if device is None else device:
-            externals = [getattr(g.owner, g.name) if isinstance(g, _Held) else g for g in self._given]
+            externals = [given.tensor if isinstance(given, Place) else given for given in self._given]
             return tuple(as_tensor(value) for value in self._program.run(inputs, externals))
 
     def run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -100,15 +116,15 @@ class Network(nn.Module):
         if tensor is None:
             raise ModelError(f"{name}: is read from nowhere")
         if learned:
-            parameter = self.trained[name] = nn.Parameter(from_numpy(tensor.numpy()))
-            return self._place(name, parameter)
+            place = self.places[name] = self._place(name, nn.Parameter(from_numpy(tensor.numpy())))
+            return place
         if statistic:
             held = self._statistics[name] = self._place(name, from_numpy(tensor.numpy()))
             return held
         constant = numbers_or_tensor(tensor)
         return self._place(name, constant) if isinstance(constant, Tensor) else constant
 
-    def _place(self, name: str, tensor: Tensor) -> "_Held":
+    def _place(self, name: str, tensor: Tensor) -> "Place":
         """Hang a tensor in the tree of modules that its dotted name spells."""
         parts = [re.sub(r"\W", "_", part) or "_" for part in name.split(".")]
         owner: nn.Module = self
@@ -126,7 +142,7 @@ class Network(nn.Module):
             owner.register_parameter(last, tensor)
         else:
             owner.register_buffer(last, tensor)
-        return _Held(owner, last)
+        return Place(owner, last)
 
 
 def _program(model: ir.Model, mode: Mode, place: str) -> Program:

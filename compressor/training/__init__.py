@@ -1,0 +1,1 @@
+"""Learning from a teacher, on the very graph that is shipped; only `settings` and `pool` do without torch."""

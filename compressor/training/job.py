@@ -1,0 +1,182 @@
+"""A training as something that several processes can be told to do: files, settings, and the work itself."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from compressor.errors import DataError, PassError
+from compressor.graph.features import has_tensor, shared_features
+from compressor.graph.model import Model
+from compressor.graph.select import Selectors
+from compressor.progress import Progress
+from compressor.runtime.ort import Array
+from compressor.training import augment
+from compressor.training.loop import History, Trainer
+from compressor.training.objective import Feature, Objective, matches, power_of, projection
+from compressor.training.pool import Pool, Rows
+from compressor.training.settings import FeaturePair, TrainingSettings
+from compressor.training.student import Student
+from compressor.training.teacher import NetworkTeacher, SessionTeacher, Teacher, Teachers, tensors
+from compressor.training.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything that a process has to know.
+
+    Attributes:
+        student: file of the model that learns.
+        teachers: files of those it learns from.
+        pool: folder of the samples.
+        checkpoint: file that is written from time to time.
+        scratch: folder for temporary files.
+        settings: of the training.
+        selectors: of the layers that learn.
+        seed: of every random choice.
+        threads: of this process.
+    """
+
+    student: Path
+    teachers: tuple[Path, ...]
+    pool: Path
+    checkpoint: Path
+    scratch: Path
+    settings: TrainingSettings
+    selectors: Selectors
+    seed: int
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What came of a job.
+
+    Attributes:
+        student: in the state that is kept.
+        history: how it got there.
+        warnings: what the user should know.
+    """
+
+    student: Student
+    history: History
+    warnings: tuple[str, ...]
+
+
+def work(job: Job, world: World, progress: Progress) -> Trained:
+    """Train, in this process, as one of those that do.
+
+    Raises:
+        DataError: the samples do not fit one of the models.
+        ModelError: torch cannot execute the student.
+        PassError: the settings ask for what is not there, or nothing could be learned.
+    """
+    torch.set_num_threads(job.threads)
+    torch.manual_seed(job.seed)
+    settings, device = job.settings, chosen_device(job.settings.device)
+    model, first, pool = Model.load(job.student), Model.load(job.teachers[0]), Pool(job.pool)
+    augment.check(settings.augment, model.inputs())
+    pairs = feature_pairs(settings, model, first)
+    teacher = Teachers(
+        [
+            _teacher(path, pairs if number == 0 else (), job, device, world, number)
+            for number, path in enumerate(job.teachers)
+        ]
+    )
+    names = tuple(dict.fromkeys(pair.student for pair in pairs))
+    student = Student(model, names, job.selectors, settings, device)
+    objective = _objective(student, teacher, pool, pairs, settings, _vocabularies(first))
+    if settings.alpha is not None and settings.alpha < 1 and not pool.labelled:
+        raise PassError("alpha below 1 mixes in labels, and the training data has none; leave alpha out")
+    trainer = Trainer(student, teacher, objective, pool, settings, job.seed, world, device)
+    warnings = tuple(trainer.doubts())
+    return Trained(student, trainer.run(job.checkpoint, progress), warnings)
+
+
+def chosen_device(wanted: str) -> torch.device:
+    """The device that a recipe asks for.
+
+    Raises:
+        PassError: there is no such device.
+    """
+    there = torch.cuda.is_available()
+    if wanted == "cuda" and not there:
+        raise PassError("device cuda: torch finds none on this machine; use device: auto")
+    return torch.device("cuda" if there and wanted != "cpu" else "cpu")
+
+
+def feature_pairs(settings: TrainingSettings, student: Model, teacher: Model) -> tuple[FeaturePair, ...]:
+    """The tensors inside that are to become alike.
+
+    Raises:
+        PassError: one of them is not there.
+    """
+    if settings.features == "auto":
+        found = shared_features(student, teacher)
+        if not found:
+            raise PassError("features: auto finds no tensor of the same name in student and teacher; name the pairs")
+        return tuple(FeaturePair(student=name, teacher=name) for name in found)
+    for pair in settings.features:
+        for name, model, whose in ((pair.student, student, "model"), (pair.teacher, teacher, "teacher")):
+            if not has_tensor(model, name):
+                raise PassError(f"features: {name} is no tensor that the {whose} computes")
+    return settings.features
+
+
+def _teacher(
+    path: Path, pairs: Sequence[FeaturePair], job: Job, device: torch.device, world: World, number: int
+) -> Teacher:
+    names = [pair.teacher for pair in pairs]
+    if device.type != "cpu":
+        return NetworkTeacher(Model.load(path), names, device)
+    return SessionTeacher(Model.load(path), names, job.scratch / f"teacher-{world.rank}-{number}.onnx", job.threads)
+
+
+def _objective(
+    student: Student,
+    teacher: Teacher,
+    pool: Pool,
+    pairs: Sequence[FeaturePair],
+    settings: TrainingSettings,
+    vocabularies: frozenset[int],
+) -> Objective:
+    """The distance between the two, after a look at what both make of the first samples."""
+    rows = next(pool.pieces([Rows(0, tuple(range(pool.count(0))))], settings.batch))
+    batch = pool.batch(rows)
+    wanted = tensors(_first(teacher, batch.feeds, "teacher"), student.device)
+    with torch.no_grad():
+        found = student.outputs(tensors(batch.feeds, student.device))
+    features = [pair.teacher for pair in pairs]
+    outputs = {name: wanted[name] for name in found if name in wanted and name not in features}
+    if not outputs:
+        raise PassError(f"the teacher has none of the outputs {', '.join(found)}; map them by outputs")
+    followed = matches(outputs, batch.samples, settings, vocabularies)
+    for match in followed:
+        if found[match.name].shape != wanted[match.name].shape:
+            raise PassError(
+                f"output {match.name} is {list(found[match.name].shape)}, and {list(wanted[match.name].shape)} of the "
+                "teacher: they must be alike"
+            )
+    made = []
+    for pair in pairs:
+        own, other = found[pair.student], wanted[pair.teacher]
+        bridge = projection(own, other, (pair.student, pair.teacher))
+        made.append(Feature(pair.student, pair.teacher, power_of(other), bridge and bridge.to(student.device)))
+    return Objective(followed, made, settings)
+
+
+def _first(teacher: Teacher, feeds: Mapping[str, Array], whose: str) -> dict[str, Array]:
+    try:
+        outputs = teacher.outputs(feeds)
+    except DataError as error:
+        raise DataError(f"the {whose} does not take the training data: {error}") from error
+    for name, array in outputs.items():
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            raise PassError(f"the {whose} itself makes NaN or infinity in {name} of the training data")
+    return outputs
+
+
+def _vocabularies(model: Model) -> frozenset[int]:
+    return frozenset(weight.shape[0] for weight in model.weights() if weight.layer == "Gather")
