@@ -16,6 +16,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("report",),
     ("data",),
     ("evaluate", "calibration"),
+    ("training",),
     ("passes",),
     ("recipe",),
     ("render", "gates", "cache"),
@@ -99,7 +100,7 @@ LIBRARIES = {
     "onnx_ir": ("graph", "runtime"),
     "onnxscript": ("graph",),
     "onnxruntime": ("graph", "runtime"),
-    "torch": ("graph", "runtime"),
+    "torch": ("graph", "runtime", "training"),
     "google": ("graph",),
     "ml_dtypes": ("graph", "runtime"),
     "PIL": ("data",),
@@ -120,9 +121,9 @@ def test_the_mathematics_knows_numpy_alone() -> None:
     assert {name for p in (PACKAGE / "numerics").rglob("*.py") for name in _libraries(p)} <= allowed
 
 
-def test_torch_is_known_to_two_packages_only() -> None:
+def test_torch_is_known_to_three_packages_only() -> None:
     users = {_name(path.parent) for path in MODULES if "torch" in _libraries(path)}
-    assert users <= {"runtime/autograd", "runtime/autograd/operators", "graph/torchscript"}
+    assert users <= {"runtime/autograd", "runtime/autograd/operators", "graph/torchscript", "training"}
 
 
 def _executes_operators(path: Path) -> bool:

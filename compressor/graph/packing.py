@@ -6,6 +6,7 @@ ONNX Runtime inlines the function and folds it, so that what runs is a plain int
 fusions to integer kernels see just that.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from compressor.graph.edit import insert, new_initializer, new_node
 from compressor.graph.weights import Layout, Weight, layout_of
 from compressor.numerics.levels import Bits, Coded
-from compressor.numerics.packing import pack_bits, pack_ternary
+from compressor.numerics.packing import pack_bits, pack_ternary, unpack_bits, unpack_ternary
 
 DOMAIN = "compressor"
 
@@ -203,6 +204,18 @@ def packed(bits: Bits, counted: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
         case "ternary":
             return [pack_ternary(counted)]
     return [pack_bits(counted, 1)]
+
+
+def unpacked(bits: Bits, arrays: Sequence[NDArray[np.uint8]], count: int) -> NDArray[np.uint8]:
+    """The codes counted from the lowest, (count,), of the arrays that `packed` made."""
+    match bits:
+        case 3:
+            return unpack_bits(arrays[0], 2, count) + 4 * unpack_bits(arrays[1], 1, count)
+        case 2:
+            return unpack_bits(arrays[0], 2, count)
+        case "ternary":
+            return unpack_ternary(arrays[0], count)
+    return unpack_bits(arrays[0], 1, count)
 
 
 def define(model: ir.Model, function: str, text: str) -> None:

@@ -273,26 +273,45 @@ class IntegerBias:
         wanted = _array(self.parts[0]).astype(np.float64) * _array(self.parts[1])
         if np.array_equal(wanted.astype(np.float32).ravel(), _array(self.scale).ravel()):
             return
+        self.store(self.real)
+
+    def store(self, real: NDArray[np.float64]) -> bool:
+        """Let it stand for `real` at the scale that kernels take for granted; whether that changed its codes."""
+        wanted = _array(self.parts[0]).astype(np.float64) * _array(self.parts[1])
         limit = float(np.iinfo(np.int32).max)
-        codes = np.clip(np.round(self.real / wanted), -limit, limit).astype(np.int32)
+        codes = np.clip(np.round(real / wanted), -limit, limit).astype(np.int32)
+        changed = not np.array_equal(codes, _array(self.codes))
         set_array(self.scale, np.broadcast_to(wanted, _array(self.scale).shape).astype(np.float32))
         set_array(self.codes, codes)
+        return changed
 
 
 def integer_biases(model: ir.Model) -> list[IntegerBias]:
     """Every int32 bias behind a DequantizeLinear, in layers whose input and weight have constant scales."""
-    found = []
-    for node in ir.traversal.RecursiveGraphIterator(model.graph):
-        if node.op_type not in ("Conv", "ConvTranspose", "Gemm") or len(node.inputs) < 3:
-            continue
-        scales = [_scale(value) for value in node.inputs[:3]]
-        producer = None if node.inputs[2] is None else node.inputs[2].producer()
-        codes = None if producer is None else producer.inputs[0]
-        if None in scales or codes is None or codes.const_value is None or codes.const_value.dtype != ir.DataType.INT32:
-            continue
-        x, weight, bias = (scale for scale in scales if scale is not None)
-        found.append(IntegerBias(codes, bias, (x, weight), _array(codes) * _array(bias).astype(np.float64)))
-    return found
+    nodes = ir.traversal.RecursiveGraphIterator(model.graph)
+    found = (_integer_bias(operands) for node in nodes for operands in _biased(node))
+    return [bias for bias in found if bias is not None]
+
+
+def _biased(node: ir.Node) -> Iterator[tuple[ir.Value | None, ...]]:
+    """Input, weight and bias of a layer; a product's bias is what is added to it."""
+    if node.op_type in ("Conv", "ConvTranspose", "Gemm") and len(node.inputs) > 2:
+        yield tuple(node.inputs[:3])
+    elif node.op_type == "Add":
+        for product, bias in (node.inputs, node.inputs[::-1]):
+            producer = None if product is None else product.producer()
+            if producer is not None and producer.op_type == "MatMul":
+                yield (*producer.inputs, bias)
+
+
+def _integer_bias(operands: tuple[ir.Value | None, ...]) -> IntegerBias | None:
+    scales = [_scale(value) for value in operands]
+    producer = None if operands[2] is None else operands[2].producer()
+    codes = None if producer is None else producer.inputs[0]
+    if None in scales or codes is None or codes.const_value is None or codes.const_value.dtype != ir.DataType.INT32:
+        return None
+    x, weight, bias = (scale for scale in scales if scale is not None)
+    return IntegerBias(codes, bias, (x, weight), _array(codes) * _array(bias).astype(np.float64))
 
 
 def _scale(value: ir.Value | None) -> ir.Value | None:

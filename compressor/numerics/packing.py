@@ -32,6 +32,21 @@ def pack_ternary(values: Bytes) -> Bytes:
     return packed
 
 
+def unpack_bits(packed: Bytes, bits: int, count: int) -> Bytes:
+    """The first `count` values of `pack_bits`; (count,)."""
+    places = 8 // bits
+    digits = packed[:, None] >> (bits * np.arange(places, dtype=np.uint8))
+    values: Bytes = (digits & (2**bits - 1)).reshape(-1)[:count]
+    return values
+
+
+def unpack_ternary(packed: Bytes, count: int) -> Bytes:
+    """The first `count` values of `pack_ternary`; (count,)."""
+    digits = packed[:, None] // (3 ** np.arange(5)).astype(np.uint8) % 3
+    values: Bytes = digits.reshape(-1)[:count]
+    return values
+
+
 def _filled(values: Bytes, places: int) -> Bytes:
     """(bytes, places), zeros behind the end."""
     flat = values.reshape(-1)

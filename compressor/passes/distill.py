@@ -5,28 +5,26 @@ the student is the model as it is at this point of the recipe, and no labels are
 both are given. The graph is trained as it is (`runtime/autograd`): what is written is what was trained.
 """
 
-import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
 from pydantic import BeforeValidator, Field
 
 from compressor.data import RecipePath
 from compressor.errors import PassError, UsageError
 from compressor.graph.aligning import align
+from compressor.graph.latent import unreached
 from compressor.graph.model import Model
 from compressor.graph.opening import ModelSource, opened
 from compressor.graph.reading import initializers
-from compressor.graph.trainable import Layer, layers_of
 from compressor.passes.base import Context, Pass
 from compressor.report import Change, Finding, Note, Skip
-from compressor.runtime.ort import Array
 from compressor.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from compressor.training.loop import History
+    from compressor.training.student import Learning
 
 
 def _sequence(value: object) -> object:
@@ -67,13 +65,10 @@ class Distill(Pass, TrainingSettings):
         folder = context.checkpoints or context.scratch
         place = distilling.Place(context.scratch, folder, context.threads, context.progress)
         trained = distilling.distill(model, teachers, context.training, self, self.selectors, context.seed, place)
-        before = model.copy()
-        changed = trained.student.store(model)
+        moved = trained.student.store(model)
         yield Note(_told(trained.history, self))
         yield from (Note(text, warning=True) for text in trained.warnings)
-        yield from _findings(
-            before, model, set(changed), {entry.name: entry.layer for entry in trained.student.learning}
-        )
+        yield from _findings(trained.student.arrays, moved, model)
 
     def _opened(self, path: Path, context: Context, strict: bool) -> Model:
         """A model with the inputs and outputs of the reference, called as they are there."""
@@ -97,24 +92,17 @@ def _told(history: "History", settings: TrainingSettings) -> str:
     )
 
 
-def _findings(before: Model, after: Model, changed: Collection[str], layers: Mapping[str, Layer]) -> Iterator[Finding]:
-    """What became of every array that a layer learns."""
-    old = {value.name: value.const_value for value in initializers(before.ir)}
-    new = {value.name: value.const_value for value in initializers(after.ir)}
-    for name, (layer, *_) in layers_of(before).items():
-        if name not in layers:
-            yield Skip(name, layer.type, "not among what learns: see targets, ignore and only")
-        elif name not in changed:
-            yield Skip(name, layer.type, "what it was is what gives the best result")
-        else:
-            one, other = old.get(name), new.get(name)
-            moved = "" if one is None or other is None else f" by {_moved(one.numpy(), other.numpy()):.1%}"
-            nbytes = 0 if other is None else other.nbytes
-            yield Change(name, layer.type, f"learned: moved{moved}", bytes_before=nbytes, bytes_after=nbytes)
-
-
-def _moved(before: Array, after: Array) -> float:
-    """Norm of the difference beside the norm of what was there."""
-    power = float(np.square(before, dtype=np.float64).sum())
-    moved = float(np.square(after.astype(np.float64) - before.astype(np.float64)).sum())
-    return math.sqrt(moved / power) if power else math.inf
+def _findings(arrays: Sequence["Learning"], moved: Mapping[str, float], model: Model) -> Iterator[Finding]:
+    """What became of every array that a layer learns, and which codes could not be learned."""
+    sizes = {value.name: value.const_value.nbytes for value in initializers(model.ir) if value.const_value is not None}
+    for entry in arrays:
+        share, layer = moved.get(entry.name, 0.0), entry.layer
+        if entry.refusal:
+            yield Skip(entry.name, layer.type, entry.refusal)
+        elif not share and entry.name in moved:
+            yield Skip(entry.name, layer.type, "what it was gives the best result")
+        elif entry.name in moved:
+            nbytes, said = sizes.get(entry.name, 0), f"learned: moved by {share:.1%}"
+            yield Change(entry.name, layer.type, said, bytes_before=nbytes, bytes_after=nbytes)
+    for name, reader in unreached(model):
+        yield Skip(name, reader, f"its codes are read by {reader}, through which nothing is learned")

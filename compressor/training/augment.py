@@ -80,7 +80,8 @@ class Mix:
         if self.share == 1:
             return array
         own = array.astype(np.float32)
-        return self.share * own + (1 - self.share) * own[self.partners]
+        mixed: Array = self.share * own + (1 - self.share) * own[self.partners]
+        return mixed
 
 
 def _shifted(images: Array, shifts: Array, most: int) -> Array:

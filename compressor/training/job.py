@@ -9,18 +9,25 @@ import torch
 
 from compressor.errors import DataError, PassError
 from compressor.graph.features import has_tensor, shared_features
+from compressor.graph.latent import Freed, free, is_quantized
 from compressor.graph.model import Model
+from compressor.graph.normalizing import Normalized, normalize, settle
+from compressor.graph.observe import VALUE, with_more_outputs
 from compressor.graph.select import Selectors
 from compressor.progress import Progress
+from compressor.runtime.autograd import Network
 from compressor.runtime.ort import Array
 from compressor.training import augment
-from compressor.training.loop import History, Trainer
+from compressor.training.loop import History, Trainer, held_out
 from compressor.training.objective import Feature, Objective, matches, power_of, projection
 from compressor.training.pool import Pool, Rows
 from compressor.training.settings import FeaturePair, TrainingSettings
 from compressor.training.student import Student
 from compressor.training.teacher import NetworkTeacher, SessionTeacher, Teacher, Teachers, tensors
 from compressor.training.world import World
+
+_MEASURED = 16
+"""Batches from which the statistics of a normalization are taken at first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +93,44 @@ def work(job: Job, world: World, progress: Progress) -> Trained:
         ]
     )
     names = tuple(dict.fromkeys(pair.student for pair in pairs))
-    student = Student(model, names, job.selectors, settings, device)
+    freed = free(model)
+    normalized = normalize(freed.model) if settings.batch_norm == "restore" and _may_normalize(freed, settings) else []
+    learn, _ = pool.split(held_out(pool), job.seed)
+    measure(freed.model, normalized, pool, learn, settings.batch)
+    student = Student(freed, normalized, names, job.selectors, settings, device)
     objective = _objective(student, teacher, pool, pairs, settings, _vocabularies(first))
     if settings.alpha is not None and settings.alpha < 1 and not pool.labelled:
         raise PassError("alpha below 1 mixes in labels, and the training data has none; leave alpha out")
     trainer = Trainer(student, teacher, objective, pool, settings, job.seed, world, device)
     warnings = tuple(trainer.doubts())
     return Trained(student, trainer.run(job.checkpoint, progress), warnings)
+
+
+def _may_normalize(freed: Freed, settings: TrainingSettings) -> bool:
+    """Whether normalization can be folded away again: not where the scale of a layer is that of its codes."""
+    return settings.only == "all" and not freed.names and not is_quantized(freed.model)
+
+
+def measure(model: Model, normalized: Sequence[Normalized], pool: Pool, learn: Sequence[Rows], batch: int) -> None:
+    """Let the normalizations that were put into a model know what goes through them, on some batches."""
+    if not normalized:
+        return
+    observed = Network(with_more_outputs(model, [entry.output for entry in normalized]))
+    sums = {entry.output: np.zeros((2, 1)) for entry in normalized}
+    count = 0
+    with torch.no_grad():
+        for parts in pool.steps(learn, batch, 0, 0)[:_MEASURED]:
+            for part in parts:
+                outputs = observed.run(tensors(pool.batch(part).feeds, torch.device("cpu")))
+                for entry in normalized:
+                    tensor = outputs[VALUE + entry.output].double()
+                    axes = [axis for axis in range(tensor.dim()) if axis != 1]
+                    variance, mean = torch.var_mean(tensor, axes, correction=0)
+                    sums[entry.output] = sums[entry.output] + torch.stack([mean, variance + mean**2]).numpy()
+                count += 1
+    for entry in normalized:
+        mean, power = sums[entry.output] / count
+        settle(model, entry, mean, power - mean**2)
 
 
 def chosen_device(wanted: str) -> torch.device:

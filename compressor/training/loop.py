@@ -17,7 +17,8 @@ from torch import Tensor
 
 from compressor.errors import PassError
 from compressor.progress import Progress
-from compressor.training.augment import augmented
+from compressor.runtime.ort import Array, Feeds
+from compressor.training.augment import Mix, augmented
 from compressor.training.objective import Example, Objective
 from compressor.training.pool import Pool, Rows
 from compressor.training.settings import TrainingSettings
@@ -66,6 +67,11 @@ class History:
     losses: list[float] = field(default_factory=list)
 
 
+def held_out(pool: Pool) -> int:
+    """Samples that are not learned from, but judged by."""
+    return min(max(len(pool) // 10, 1), 512)
+
+
 class Trainer:
     """One training.
 
@@ -93,8 +99,7 @@ class Trainer:
     ) -> None:
         self._student, self._teacher, self._objective = student, teacher, objective
         self._pool, self._settings, self._seed, self._world, self._device = pool, settings, seed, world, device
-        held_out = min(max(len(pool) // 10, 1), 512)
-        self._learn, self._judge = pool.split(held_out, seed)
+        self._learn, self._judge = pool.split(held_out(pool), seed)
         self._remembered = Remembered(teacher, pool, settings.cache_bytes, world.rank)
         modules = [student.network, *objective.projections()]
         self._modules = modules
@@ -149,9 +154,12 @@ class Trainer:
             pieces = list(self._pool.pieces(self._judge, self._settings.batch))
             for rows in pieces[self._world.rank :: self._world.size]:
                 batch = self._pool.batch(rows)
-                teacher = tensors(self._remembered.outputs(rows), self._device)
-                example = self._example(batch.samples, batch.feeds, batch.labels)
-                student = self._student.outputs(tensors(batch.feeds, self._device))
+                made, feeds, _ = self._taught(
+                    rows, batch.feeds, np.random.default_rng([self._seed, 2, *rows.places[:1]])
+                )
+                teacher = tensors(made, self._device)
+                example = self._example(batch.samples, feeds, batch.labels)
+                student = self._student.outputs(tensors(feeds, self._device))
                 total += float(self._objective.divergence(student, teacher, example).sum())
                 count += batch.samples
         total, count = self._world.total((total, count))
@@ -201,19 +209,22 @@ class Trainer:
 
     def _loss(self, rows: Rows, rng: np.random.Generator) -> Tensor:
         """Summed over some samples, with gradients."""
-        batch, augment = self._pool.batch(rows), self._settings.augment
-        if not augment or self._pool.is_whole(rows.bucket):
-            teacher, feeds, mix = self._remembered.outputs(rows), batch.feeds, None
-        else:
-            feeds, mix = augmented(batch.feeds, augment, rng)
-            teacher = self._teacher.outputs(feeds)
+        batch = self._pool.batch(rows)
+        teacher, feeds, mix = self._taught(rows, batch.feeds, rng)
         example = self._example(batch.samples, feeds, batch.labels)
         if mix is not None:
             example = Example(example.samples, example.labels, example.masks, mix.share, torch.from_numpy(mix.partners))
         student = self._student.outputs(tensors(feeds, self._device))
         return self._objective.loss(student, tensors(teacher, self._device), example).sum()
 
-    def _example(self, samples: int, feeds: Any, labels: Any) -> Example:
+    def _taught(self, rows: Rows, feeds: Feeds, rng: np.random.Generator) -> tuple[dict[str, Array], Feeds, Mix | None]:
+        """What the teacher says to samples, varied if they are to be; these; and how they were blended."""
+        if not self._settings.augment or self._pool.is_whole(rows.bucket):
+            return self._remembered.outputs(rows), feeds, None
+        varied, mix = augmented(feeds, self._settings.augment, rng)
+        return self._teacher.outputs(varied), varied, mix
+
+    def _example(self, samples: int, feeds: Feeds, labels: Feeds) -> Example:
         masks = {n: a for n, a in feeds.items() if "mask" in n.lower() and a.ndim == 2}
         return Example(samples, tensors(labels, self._device), tensors(masks, self._device))
 

@@ -84,8 +84,11 @@ class TrainingSettings(Settings):
     )
     weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.0, description="of matrices, not of vectors")
     clip: Annotated[float, Field(gt=0)] = Field(default=5.0, description="largest norm of the gradient")
-    batch_norm: Literal["fixed", "train"] = Field(
-        default="fixed", description="whether the statistics of BatchNormalization follow the batches"
+    batch_norm: Literal["fixed", "train", "restore"] = Field(
+        default="fixed",
+        description="restore: convolutions are normalized by batches while they learn, also where that was folded into "
+        "them, and it is folded again afterwards; train: only where BatchNormalization is in the graph; fixed: its "
+        "statistics stay",
     )
     keep_zeros: bool = Field(default=True, description="pruned weights, which are exactly zero, stay zero")
     augment: Augmentation = Field(default=Augmentation(), description="how samples are varied")

@@ -1,17 +1,25 @@
 """The model that learns: what of it learns, how that is constrained, and the way back into the graph."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from compressor.graph.latent import Freed, Latent, is_quantized, settle
 from compressor.graph.model import Model
+from compressor.graph.normalizing import Normalized, fold
 from compressor.graph.observe import VALUE, with_more_outputs
 from compressor.graph.select import Selectors
 from compressor.graph.trainable import Layer, layers_of
-from compressor.runtime.autograd import Network, write_back
+from compressor.runtime.autograd import Network, learned_arrays, store_arrays
+from compressor.runtime.autograd.network import Place
+from compressor.training.constraints import FakeQuantized, Masked, Positive, Scaled
 from compressor.training.settings import TrainingSettings
 
 _PRUNED = 0.01
@@ -20,24 +28,27 @@ _PRUNED = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Learning:
-    """An array that learns.
+    """An array that a layer has learned.
 
     Attributes:
         name: of the array.
         layer: the first that reads it.
-        decays: whether weight decay is for it: matrices, not what scales and shifts.
+        matrix: whether weight decay is for it: not for what scales and shifts.
+        refusal: why it does not learn now; "" when it does.
     """
 
     name: str
     layer: Layer
-    decays: bool
+    matrix: bool
+    refusal: str = ""
 
 
 class Student:
     """A model in torch, with the arrays that learn set free and all others held.
 
     Args:
-        model: it is not changed until `store`.
+        freed: the model, with floats in place of codes.
+        normalized: normalizations that were put into it to learn better.
         features: names of tensors inside that are wanted too.
         selectors: of the layers that learn.
         settings: what of them learns.
@@ -46,22 +57,27 @@ class Student:
     Attributes:
         device: that runs it.
         network: the module.
-        learning: what learns, in the order of the graph.
+        arrays: everything that layers have learned, in the order of the graph.
     """
 
     def __init__(
         self,
-        model: Model,
+        freed: Freed,
+        normalized: Sequence[Normalized],
         features: Sequence[str],
         selectors: Selectors,
         settings: TrainingSettings,
         device: torch.device,
     ) -> None:
         self.device = device
-        self.network = Network(with_more_outputs(model, features))
-        self.learning = self._set_free(model, selectors, settings)
+        self._freed, self._normalized = freed, tuple(normalized)
+        self._coded = {weight.name: weight for weight in freed.weights}
+        quantized = is_quantized(freed.model)
+        self.network = Network(with_more_outputs(freed.model, features), scales=quantized)
+        self.arrays = self._set_free(selectors, settings)
+        self._before = learned_arrays(self.network, freed.model)
         self.network.to(device)
-        self._trains = settings.batch_norm == "train"
+        self._trains = settings.batch_norm == "train" or bool(normalized)
         self._run: nn.Module = torch.compile(self.network) if settings.compile else self.network  # type: ignore[assignment]
 
     def outputs(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -74,71 +90,100 @@ class Student:
         """Let statistics follow the batches, if they are to, or not."""
         self.network.train(active and self._trains)
 
-    def groups(self, weight_decay: float) -> list[dict[str, object]]:
+    def groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """Parameters as an optimizer takes them."""
         free = [p for p in self.network.parameters() if p.requires_grad]
-        decaying = {id(p) for p in self._decaying()}
+        names = {entry.name for entry in self.arrays if entry.matrix and not entry.refusal}
+        places = [place for name, place in self.network.places.items() if name in names]
+        decaying = {id(_original(place)) for place in places}
         return [
             {"params": [p for p in free if id(p) in decaying], "weight_decay": weight_decay},
             {"params": [p for p in free if id(p) not in decaying], "weight_decay": 0.0},
         ]
 
-    def store(self, model: Model) -> tuple[str, ...]:
-        """Put what was learned into the model that the student was made of; the arrays that changed."""
-        return write_back(self.network, model)
+    def store(self, model: Model) -> dict[str, float]:
+        """Put what was learned into the model that the student was made of.
 
-    def _decaying(self) -> list[Tensor]:
-        names = {learning.name for learning in self.learning if learning.decays}
-        return [p for name, place in self.network.places.items() if name in names for p in _parameters(place)]
+        Returns:
+            Name of an array -> norm of what changed in it beside the norm of what was there; 0 for what did not.
+        """
+        arrays = learned_arrays(self.network, self._freed.model)
+        for weight in self._freed.weights:
+            place = self.network.places.get(weight.name)
+            scale = None if place is None else _scale_of(place)
+            if scale is not None:
+                arrays[weight.scale] = scale
+        for normalized in self._normalized:
+            fold(normalized, arrays)
+        names = set(self._freed.names)
+        store_arrays(model, {name: array for name, array in arrays.items() if name not in names})
+        settle(model, self._freed, {**self._constants(), **arrays})
+        kept = [entry.name for entry in self.arrays if entry.name in arrays]
+        return {name: _moved(self._before[name], arrays[name]) for name in kept}
 
-    def _set_free(self, model: Model, selectors: Selectors, settings: TrainingSettings) -> tuple[Learning, ...]:
+    def _constants(self) -> dict[str, NDArray[Any]]:
+        """Arrays in place of codes that nobody called learned."""
+        values = self._freed.model.ir.graph.initializers
+        names = (name for name in self._freed.names if name in values)
+        found = ((name, values[name].const_value) for name in names)
+        return {name: tensor.numpy() for name, tensor in found if tensor is not None}
+
+    def _set_free(self, selectors: Selectors, settings: TrainingSettings) -> tuple[Learning, ...]:
         found = []
-        for name, layers in layers_of(model).items():
+        for name, layers in layers_of(self._freed.model).items():
             place = self.network.places.get(name)
             if place is None:
                 continue
-            tensor, layer = place.tensor, layers[0]
-            matrix = sum(size > 1 for size in tensor.shape) > 1
-            if not any(selectors.match(layer.names, layer.type) for layer in layers):
-                continue
-            if matrix and settings.only == "scales":
-                if layer.output_axis is None:
-                    continue
-                tensor.requires_grad_(False)
-                parametrize.register_parametrization(place.owner, place.name, _Scaled(tensor, layer.output_axis))
-            elif matrix and settings.keep_zeros and _is_pruned(tensor):
-                parametrize.register_parametrization(place.owner, place.name, _Masked(tensor))
-            found.append(Learning(name, layer, matrix and settings.only == "all"))
-        free = {learning.name for learning in found}
+            matrix = sum(size > 1 for size in place.tensor.shape) > 1
+            selected = any(selectors.match(layer.names, layer.type) for layer in layers)
+            refusal = "" if selected else "not among what learns: see targets and ignore"
+            if selected and name in self._coded:
+                self._code(place, self._coded[name], settings)
+            elif selected and matrix and settings.only == "scales":
+                refusal = _scale(place, layers[0])
+            elif selected and matrix and settings.keep_zeros and _is_pruned(place.tensor):
+                parametrize.register_parametrization(place.owner, place.name, Masked(place.tensor))
+            found.append(Learning(name, layers[0], matrix and settings.only == "all", refusal))
+        held = {entry.name for entry in found if entry.refusal}
         for name, place in self.network.places.items():
-            if name not in free:
-                place.tensor.requires_grad_(False)
+            if name in held:
+                _original(place).requires_grad_(False)
+            elif name not in {entry.name for entry in found}:
+                parametrize.register_parametrization(place.owner, place.name, Positive())
         return tuple(found)
 
-
-class _Masked(nn.Module):
-    """Entries that are zero stay zero."""
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("kept", weight.detach() != 0)
-
-    def forward(self, weight: Tensor) -> Tensor:
-        kept: Tensor = self.kept  # type: ignore[assignment]
-        return weight * kept
+    def _code(self, place: Place, weight: Latent, settings: TrainingSettings) -> None:
+        if settings.only == "scales":
+            place.tensor.requires_grad_(False)
+        coded = FakeQuantized(weight.levels, weight.scales, weight.steps, weight.multipliers)
+        parametrize.register_parametrization(place.owner, place.name, coded)
 
 
-class _Scaled(nn.Module):
-    """Every output channel times a factor that is learned, as a share above or below 1."""
+def _scale(place: Place, layer: Layer) -> str:
+    """Let the output channels of a weight be scaled instead of the weight; why that cannot be, or ""."""
+    if layer.output_axis is None:
+        return "has no axis of output channels that could be scaled"
+    place.tensor.requires_grad_(False)
+    parametrize.register_parametrization(place.owner, place.name, Scaled(place.tensor, layer.output_axis))
+    return ""
 
-    def __init__(self, weight: Tensor, axis: int) -> None:
-        super().__init__()
-        shape = [1] * weight.dim()
-        shape[axis] = weight.shape[axis]
-        self.gain = nn.Parameter(torch.zeros(shape))
 
-    def forward(self, weight: Tensor) -> Tensor:
-        return weight * (1 + self.gain)
+def _original(place: Place) -> Tensor:
+    """The parameter behind what hangs there."""
+    if parametrize.is_parametrized(place.owner, place.name):
+        found: Tensor = place.owner.parametrizations[place.name].original  # type: ignore[union-attr, index]
+        return found
+    return place.tensor
+
+
+def _scale_of(place: Place) -> NDArray[np.float32] | None:
+    """The learned scale of a weight in codes; None where it is held."""
+    if not parametrize.is_parametrized(place.owner, place.name):
+        return None
+    for constraint in place.owner.parametrizations[place.name]:  # type: ignore[index]
+        if isinstance(constraint, FakeQuantized):
+            return constraint.scale.detach().cpu().numpy()
+    return None
 
 
 def _is_pruned(weight: Tensor) -> bool:
@@ -146,8 +191,7 @@ def _is_pruned(weight: Tensor) -> bool:
     return _PRUNED * weight.numel() <= zeros < weight.numel()
 
 
-def _parameters(place: object) -> list[Tensor]:
-    owner, name = place.owner, place.name  # type: ignore[attr-defined]
-    if parametrize.is_parametrized(owner, name):
-        return list(owner.parametrizations[name].parameters())
-    return [getattr(owner, name)]
+def _moved(before: NDArray[Any], after: NDArray[Any]) -> float:
+    one, other = before.astype(np.float64), after.astype(np.float64)
+    moved, power = float(np.square(other - one).sum()), float(np.square(one).sum())
+    return math.sqrt(moved / power) if power else math.inf if moved else 0.0

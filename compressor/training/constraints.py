@@ -1,0 +1,99 @@
+"""What a parameter has to be, as modules that torch puts between a parameter and those who read it."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from compressor.numerics.levels import Levels
+from compressor.runtime.autograd.operators.quantization import round_through
+
+
+class Masked(nn.Module):
+    """Entries that are zero stay zero.
+
+    Args:
+        weight: whose zeros these are.
+    """
+
+    kept: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("kept", weight.detach() != 0)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Of the same shape."""
+        return weight * self.kept
+
+
+class Scaled(nn.Module):
+    """Every output channel times a factor that is learned, as a share above or below 1.
+
+    Args:
+        weight: of any shape.
+        axis: of its output channels.
+    """
+
+    def __init__(self, weight: Tensor, axis: int) -> None:
+        super().__init__()
+        shape = [1] * weight.dim()
+        shape[axis] = weight.shape[axis]
+        self.gain = nn.Parameter(torch.zeros(shape))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Of the same shape."""
+        return weight * (1 + self.gain)
+
+
+class Positive(nn.Module):
+    """A scale that is learned as its logarithm, so that steps are shares of it and none makes it negative."""
+
+    def forward(self, logarithm: Tensor) -> Tensor:
+        """Of the same shape."""
+        return torch.exp(logarithm)
+
+    def right_inverse(self, scale: Tensor) -> Tensor:
+        """What is learned for a scale."""
+        return torch.log(scale)
+
+
+class FakeQuantized(nn.Module):
+    """A weight rounded to the levels that its codes can stand for, with a learned step size.
+
+    The gradient passes where nothing is clipped, and reaches the scale as in Esser et al. 2020, "Learned Step
+    Size Quantization".
+
+    Args:
+        levels: of the codes.
+        scale: of one level times one multiplier, as it is stored.
+        steps: the shape in which that is spread over the weight.
+        multipliers: of every entry, () for 1.
+    """
+
+    multipliers: Tensor
+    initial: Tensor
+
+    def __init__(
+        self, levels: Levels, scale: NDArray[np.float32], steps: tuple[int, ...], multipliers: NDArray[np.float32]
+    ) -> None:
+        super().__init__()
+        self._odd, self._steps = levels.odd, steps
+        low, high = (2 * c + 1 if levels.odd else c for c in (levels.low, levels.high))
+        self._low, self._high = float(low), float(high)
+        self.register_buffer("initial", torch.from_numpy(np.array(scale)))
+        self.register_buffer("multipliers", torch.from_numpy(np.array(multipliers)))
+        self.growth = nn.Parameter(torch.zeros_like(self.initial))
+
+    @property
+    def scale(self) -> Tensor:
+        """As it is stored."""
+        return self.initial * torch.exp(self.growth)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Of the same shape."""
+        step = self.scale.reshape(self._steps) * self.multipliers
+        levels = torch.where(step > 0, weight / step.clamp(min=1e-30), 0.0)
+        clipped = levels.clamp(self._low, self._high)
+        rounded = 2 * round_through((clipped - 1) / 2) + 1 if self._odd else round_through(clipped)
+        return rounded.clamp(self._low, self._high) * step
