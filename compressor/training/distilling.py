@@ -119,4 +119,4 @@ def _gang(job: Job, size: int) -> Iterator[World]:
     finally:
         for other in others:
             other.kill()
-            other.wait()
+            other.communicate()

@@ -1,0 +1,123 @@
+"""distill: what was lost is learned back; what is written is what was trained."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from compressor.data import ArraysSource
+from compressor.errors import PassError
+from compressor.evaluate.judge import Judge
+from compressor.graph.model import Model
+from compressor.graph.simplify import simplify
+from compressor.passes import Context, Distill, Pass, PruneMagnitude, QuantizeStatic
+from compressor.progress import Silent
+from compressor.report import Finding, Note
+from tests.models import Array, cnn, floats, load, outputs
+
+torch = pytest.importorskip("torch")
+
+RNG = np.random.default_rng(5)
+X = np.abs(floats(RNG, 96, 3, 8, 8))
+QUICK = {"steps": 40, "batch": 16, "learning_rate": 3e-3}
+
+
+def _context(model: Model, folder: Path, x: Array = X) -> Context:
+    np.savez(folder / "data.npz", allow_pickle=False, x=x)
+    data = ArraysSource.model_validate({"path": folder / "data.npz", "batch": 16}).open(model, "data", 0)
+    return Context(model.copy(), data, 0, folder, Silent(), 1, data, folder / "checkpoints")
+
+
+def _lossy(folder: Path, *steps: Pass) -> tuple[Model, Context]:
+    """A model that has lost something, and what it was made in."""
+    model = load(cnn(np.random.default_rng(3)), folder)
+    context = _context(model, folder)
+    list(simplify(model))
+    for step in steps:
+        list(step.apply(model, context))
+    return model, context
+
+
+def _distilled(model: Model, context: Context, **settings: object) -> list[Finding | Note]:
+    return list(Distill.model_validate({"type": "distill", **QUICK, **settings}).apply(model, context))
+
+
+def _drift(model: Model, context: Context) -> float:
+    assert context.calibration is not None
+    return Judge(context.reference, context.calibration, context.scratch, 1).drift(model)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"optimizer": "sgd", "learning_rate": 1e-3}, {"batch_norm": "restore"}, {"loss": "mse"}, {"only": "scales"}],
+    ids=["adamw", "sgd", "normalized", "mse", "scales"],
+)
+def test_what_pruning_lost_is_learned_back(tmp_path: Path, settings: dict[str, object]) -> None:
+    model, context = _lossy(tmp_path, PruneMagnitude(sparsity=0.6))
+    before = _drift(model, context)
+    _distilled(model, context, **settings)
+    assert _drift(model, context) < 0.8 * before
+
+
+def test_zeros_stay_zero(tmp_path: Path) -> None:
+    model, context = _lossy(tmp_path, PruneMagnitude(sparsity=0.6))
+    zeros = {w.name: w.matrix() == 0 for w in model.weights()}
+    _distilled(model, context)
+    assert all((w.matrix()[zeros[w.name]] == 0).all() for w in model.weights())
+
+
+@pytest.mark.parametrize("scheme", ["w8a8", "w4a8", "w3a8", "w2a8", "ternary", "binary"])
+def test_codes_are_learned_and_packed_as_they_were(tmp_path: Path, scheme: str) -> None:
+    model, context = _lossy(tmp_path, QuantizeStatic.model_validate({"type": "quantize_static", "scheme": scheme}))
+    before, size = _drift(model, context), model.save(tmp_path / "before.onnx")
+    _distilled(model, context, learning_rate=1e-2)
+    assert _drift(model, context) <= 1.02 * before
+    assert model.save(tmp_path / "after.onnx") == pytest.approx(size, rel=0.02)
+    onnx.checker.check_model(str(tmp_path / "after.onnx"), full_check=True)
+
+
+def test_targets_say_what_learns(tmp_path: Path) -> None:
+    model, context = _lossy(tmp_path, PruneMagnitude(sparsity=0.6))
+    first, *others = model.weights()
+    before = {w.name: w.matrix().copy() for w in model.weights()}
+    _distilled(model, context, targets=[first.name])
+    after = {w.name: w.matrix() for w in model.weights()}
+    assert not np.array_equal(before[first.name], after[first.name])
+    assert all(np.array_equal(before[w.name], after[w.name]) for w in others)
+
+
+def test_the_same_seed_gives_the_same_model_and_a_checkpoint_is_continued(tmp_path: Path) -> None:
+    results, notes = [], []
+    for _ in range(2):
+        model, context = _lossy(tmp_path, PruneMagnitude(sparsity=0.6))
+        notes += [f.text for f in _distilled(model, context) if isinstance(f, Note)]
+        results.append(outputs(model, {"x": X[:8]}, tmp_path))
+    assert all(np.array_equal(results[0][name], results[1][name]) for name in results[0])
+    assert "continued" not in notes[0]
+    assert "continued at step 40" in notes[1]
+
+
+@pytest.mark.slow
+def test_several_processes_come_to_the_same_result(tmp_path: Path) -> None:
+    found = []
+    for workers in (1, 2):
+        folder = tmp_path / str(workers)
+        folder.mkdir()
+        model, context = _lossy(folder, PruneMagnitude(sparsity=0.6))
+        _distilled(model, context, workers=workers, steps=10)
+        found.append(outputs(model, {"x": X[:8]}, folder))
+    for name, expected in found[0].items():
+        np.testing.assert_allclose(found[1][name], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_rate_that_ruins_the_model_is_an_error_with_a_smaller_one(tmp_path: Path) -> None:
+    model, context = _lossy(tmp_path, PruneMagnitude(sparsity=0.6))
+    with pytest.raises(PassError, match=r"not finite at step \d+; give a smaller learning_rate"):
+        _distilled(model, context, optimizer="sgd", learning_rate=1e30, warmup=0)
+
+
+def test_labels_are_wanted_only_where_there_are_some(tmp_path: Path) -> None:
+    model, context = _lossy(tmp_path, PruneMagnitude(sparsity=0.6))
+    with pytest.raises(PassError, match="the training data has none"):
+        _distilled(model, context, alpha=0.5)
