@@ -123,7 +123,8 @@ class Trainer:
             self.history.learning_rate = self._settings.learning_rate or self._found_rate(progress)
         steps, looks = self._length(), self._look_every()
         started, saved = time.monotonic() - self.history.seconds, time.monotonic()
-        for parts in progress.track(self._steps(self.history.step, steps), "distill", steps - self.history.step):
+        left = None if self._settings.minutes is not None else steps - self.history.step
+        for parts in progress.track(self._steps(self.history.step, steps), "distill", left):
             done = self._done(steps, time.monotonic() - started)
             if done >= 1:
                 break
