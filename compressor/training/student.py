@@ -1,6 +1,5 @@
 """The model that learns: what of it learns, how that is constrained, and the way back into the graph."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from compressor.graph.normalizing import Normalized, fold
 from compressor.graph.observe import VALUE, with_more_outputs
 from compressor.graph.select import Selectors
 from compressor.graph.trainable import Layer, layers_of
+from compressor.numerics.divergence import relative_error
 from compressor.runtime.autograd import Network, learned_arrays, store_arrays
 from compressor.runtime.autograd.network import Place
 from compressor.training.constraints import FakeQuantized, Masked, Positive, Scaled
@@ -119,7 +119,7 @@ class Student:
         store_arrays(model, {name: array for name, array in arrays.items() if name not in names})
         settle(model, self._freed, {**self._constants(), **arrays})
         kept = [entry.name for entry in self.arrays if entry.name in arrays]
-        return {name: _moved(self._before[name], arrays[name]) for name in kept}
+        return {name: relative_error(self._before[name], arrays[name]) for name in kept}
 
     def _constants(self) -> dict[str, NDArray[Any]]:
         """Arrays in place of codes that nobody called learned."""
@@ -189,9 +189,3 @@ def _scale_of(place: Place) -> NDArray[np.float32] | None:
 def _is_pruned(weight: Tensor) -> bool:
     zeros = int((weight == 0).sum())
     return _PRUNED * weight.numel() <= zeros < weight.numel()
-
-
-def _moved(before: NDArray[Any], after: NDArray[Any]) -> float:
-    one, other = before.astype(np.float64), after.astype(np.float64)
-    moved, power = float(np.square(other - one).sum()), float(np.square(one).sum())
-    return math.sqrt(moved / power) if power else math.inf if moved else 0.0

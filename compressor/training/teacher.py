@@ -59,7 +59,7 @@ class NetworkTeacher:
     def outputs(self, feeds: Feeds) -> dict[str, Array]:
         """See `Teacher.outputs`."""
         with torch.no_grad():
-            made = self._network.run({name: from_numpy(array).to(self._device) for name, array in feeds.items()})
+            made = self._network.run(tensors(feeds, self._device))
         return {name.removeprefix(VALUE): tensor.cpu().numpy() for name, tensor in made.items()}
 
 

@@ -121,3 +121,30 @@ def test_labels_are_wanted_only_where_there_are_some(tmp_path: Path) -> None:
     model, context = _lossy(tmp_path, PruneMagnitude(sparsity=0.6))
     with pytest.raises(PassError, match="the training data has none"):
         _distilled(model, context, alpha=0.5)
+
+
+def test_tensors_inside_and_more_teachers_may_be_followed(tmp_path: Path) -> None:
+    model, context = _lossy(tmp_path, PruneMagnitude(sparsity=0.6))
+    before = _drift(model, context)
+    context.reference.copy().save(tmp_path / "teacher.onnx")
+    _distilled(model, context, features="auto", teacher=[str(tmp_path / "teacher.onnx")] * 2)
+    assert _drift(model, context) < 0.8 * before
+
+
+def test_another_model_may_be_trained_in_its_place(tmp_path: Path) -> None:
+    model, context = _lossy(tmp_path, PruneMagnitude(sparsity=0.2))
+    other = load(cnn(np.random.default_rng(9)), tmp_path, "student.onnx")
+    before = _drift(other, context)
+    _distilled(model, context, student=str(tmp_path / "student.onnx"), steps=80)
+    assert _drift(model, context) < 0.8 * before
+
+
+def test_a_limit_of_time_and_patience_end_it(tmp_path: Path) -> None:
+    model, context = _lossy(tmp_path, PruneMagnitude(sparsity=0.6))
+    said = _distilled(model, context, steps=None, minutes=0.03)
+    assert isinstance(said[0], Note)
+    assert int(said[0].text.split()[1]) > 1
+    model, context = _lossy(tmp_path, PruneMagnitude(sparsity=0.6))
+    stopped = _distilled(model, context, optimizer="sgd", learning_rate=1e-12, patience=2, steps=400)
+    assert isinstance(stopped[0], Note)
+    assert "stopped early: no gain in 2 looks" in stopped[0].text
