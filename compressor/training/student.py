@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from compressor.errors import PassError
 from compressor.graph.latent import Freed, Latent, is_quantized, settle
 from compressor.graph.model import Model
 from compressor.graph.normalizing import Normalized, fold
@@ -58,6 +59,9 @@ class Student:
         device: that runs it.
         network: the module.
         arrays: everything that layers have learned, in the order of the graph.
+
+    Raises:
+        PassError: the settings ask for a precision that the quantizers of the model do not bear.
     """
 
     def __init__(
@@ -78,13 +82,19 @@ class Student:
         self._before = learned_arrays(self.network, freed.model)
         self.network.to(device)
         self._trains = settings.batch_norm == "train" or bool(normalized)
+        if quantized and settings.precision == "bfloat16":
+            raise PassError("precision bfloat16 is coarser than the steps of this model's quantizers; leave it out")
+        wanted = settings.precision == "bfloat16" or (settings.precision == "auto" and _multiplies_bfloat16(device))
+        self._reduced = wanted and not quantized
         self._run: nn.Module = torch.compile(self.network) if settings.compile else self.network  # type: ignore[assignment]
 
     def outputs(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Outputs, and features under their own names."""
-        made = self._run(*[feeds[name] for name in self.network.input_names])
+        """Outputs, and features under their own names; in lower precision while it learns, if that is quicker."""
+        given = [_channels_last(feeds[name]) for name in self.network.input_names]
+        with torch.autocast(self.device.type, torch.bfloat16, self._reduced and torch.is_grad_enabled()):
+            made = self._run(*given)
         names = (name.removeprefix(VALUE) for name in self.network.output_names)
-        return dict(zip(names, made, strict=True))
+        return {name: t.float() if t.dtype == torch.bfloat16 else t for name, t in zip(names, made, strict=True)}
 
     def learn(self, active: bool) -> None:
         """Let statistics follow the batches, if they are to, or not."""
@@ -157,6 +167,18 @@ class Student:
             place.tensor.requires_grad_(False)
         coded = FakeQuantized(weight.levels, weight.scales, weight.steps, weight.multipliers)
         parametrize.register_parametrization(place.owner, place.name, coded)
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for it."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # no public name before 2.13
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """Images in the order in which convolutions are quickest."""
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 
 def _scale(place: Place, layer: Layer) -> str:
