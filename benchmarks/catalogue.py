@@ -46,6 +46,18 @@ def _blocks(count: int) -> Variant:
     return Variant(f"prune-{count}-blocks", passes, _NARROW_RIVAL, slow=True)
 
 
+_BLENDED: Entry = {"augment": {"flip": True, "crop": 4, "mixup": 1.0}, "learning_rate": 0.0005}
+"""Images that the teacher has been trained on teach little unless they are blended: it is certain of them."""
+
+_UNTRAINED_RIVAL = "trains nothing"
+
+
+def _learned(name: str, step: Entry, epochs: int, **fields: object) -> Variant:
+    """A step that costs much, and what is learned back after it."""
+    passes = _SIMPLIFY, step, {"type": "distill", "epochs": epochs, **fields}, _COMPACT
+    return Variant(f"distill-{name}", passes, _UNTRAINED_RIVAL, recipe=_NO_VERDICT, slow=True)
+
+
 def _observed(observer: str, rival: Rival | None = None, slow: bool = False) -> Variant:
     passes = _SIMPLIFY, _static(activations={"observer": observer}), _COMPACT
     return Variant(f"observer-{observer}", passes, rival, slow=slow)
@@ -97,8 +109,12 @@ def _resnet(name: str) -> Task:
             _zeros("second-order", "prune_second_order", sparsity=0.5),
             _zeros("2-of-4", "prune_second_order", pattern="2:4"),
             _zeros("magnitude", "prune_magnitude", sparsity=0.5),
+            _learned("macs-0.67", {"type": "prune_channels", "macs": 0.667}, 24, **_BLENDED),
+            _learned("macs-0.5", {"type": "prune_channels", "macs": 0.5}, 40, **_BLENDED),
+            *(_learned(scheme, _static(scheme=scheme), 8, **_BLENDED) for scheme in ("w2a8", "ternary")),
         ),
         calibration={**arrays, "inputs": {"input": "train_images"}, "samples": 500},
+        training={**arrays, "inputs": {"input": "train_images"}},
     )
 
 
@@ -123,8 +139,10 @@ _MINILM = Task(
         Variant("10-MB", (_SIMPLIFY, _SMOOTH, _weights(budget={"bytes": 9_700_000}), _COMPACT)),
         _narrow("macs-0.6", macs=0.6),
         _blocks(2),
+        _learned("latency-0.5", {"type": "prune_channels", "latency": 0.5}, 4, learning_rate=0.0003),
     ),
     calibration={**_SENTENCES, "path": "<assets>/data/stsb/stsb-en-train.csv", "samples": 512},
+    training={**_SENTENCES, "path": "<assets>/data/stsb/stsb-en-train.csv"},
     timed=101,
 )
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from benchmarks.cost import Cost
 from benchmarks.scoring import scores
 from benchmarks.table import Judgement, Row
-from benchmarks.tasks import Places, Task, typical_sample
+from benchmarks.tasks import SEED, Places, Task, typical_sample
 from benchmarks.timing import ratios
 from benchmarks.tools import TOOLS, Job, jobs
 from compressor.errors import ModelError
@@ -25,18 +25,20 @@ class Effort:
         samples: tool -> calibration samples; as many as the task says, when None.
         seconds: time spent on latency per result, about.
         runs: of each tool; the quickest counts.
+        seed: of ours.
     """
 
     samples: Mapping[str, int | None]
     seconds: float
     runs: int
+    seed: int = SEED
 
 
 def compare(task: Task, places: Places, effort: Effort) -> list[Row]:
     """A row per variant and tool."""
     if task.make is not None:
         task.make(places)
-    asked = list(jobs(task, places, effort.samples))
+    asked = list(jobs(task, places, effort.samples, effort.seed))
     costs = _costs([job for job in asked if job.absent is None], effort.runs)
     written = [output for output, cost in costs.items() if not cost.code and _loads(output)]
     judgements = dict(zip(written, _judge(task, places, written, effort.seconds), strict=True))

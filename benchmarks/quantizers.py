@@ -19,7 +19,7 @@ from rich.console import Console
 from benchmarks.catalogue import TASKS
 from benchmarks.comparing import Effort, compare, say
 from benchmarks.table import Row, draw
-from benchmarks.tasks import Places, Task
+from benchmarks.tasks import SEED, Places, Task
 
 _ASSETS = Path(__file__).resolve().parents[2] / "shared" / "assets"
 _CANNOT_RUN = 3
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison; the exit code is 3 where models, data or a library are absent."""
     given = _parse(arguments)
     samples = {"compressor": given.our_samples or given.samples, "onnxruntime": given.samples}
-    effort = Effort(samples, given.seconds, given.runs)
+    effort = Effort(samples, given.seconds, given.runs, given.seed)
     tasks = [narrowed(task, given.variant or ()) for name, task in TASKS.items() if name in (given.only or TASKS)]
     wanted = [task for task in tasks if task.variants]
     with _folder(given.keep) as folder:
@@ -64,6 +64,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--variant", action="append", metavar="NAME", help="one variant, or a glob; may be repeated")
     parser.add_argument("--samples", type=_count, help="calibration samples of both tools, instead of the model's own")
     parser.add_argument("--our-samples", type=_count, help="calibration samples of ours, where they are to differ")
+    parser.add_argument("--seed", type=int, default=SEED, help=f"of every choice at random, ours ({SEED})")
     parser.add_argument("--seconds", type=float, default=2.0, help="time spent on latency per result, about (2)")
     parser.add_argument("--runs", type=_count, default=1, help="runs of each tool, in turn; the quickest counts (1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows as JSON")

@@ -98,6 +98,7 @@ class Task:
         evaluation: the source that results are judged on; with a metric, or else by cosine with the reference.
         variants: ways to compress it.
         calibration: the source that ranges and roundings are found on, for as many samples as it says.
+        training: the source that passes which train learn from.
         timed: the sample that latency is measured on is the one of median length among so many.
         make: writes what is below "<made>".
     """
@@ -107,6 +108,7 @@ class Task:
     evaluation: Entry
     variants: tuple[Variant, ...]
     calibration: Entry | None = None
+    training: Entry | None = None
     timed: int = 1
     make: Callable[[Places], None] | None = None
 
@@ -117,7 +119,7 @@ class Task:
 
     def missing(self, places: Places) -> Iterator[Path]:
         """Files and folders of models and data that are needed and not there."""
-        for text in (self.model, *_strings(self.calibration), *_strings(self.evaluation)):
+        for text in (self.model, *_strings([self.calibration, self.training, self.evaluation])):
             path = places.path(text)
             if text.startswith("<assets>") and not path.exists():
                 yield path
@@ -156,5 +158,7 @@ def _strings(value: object) -> Sequence[str]:
         case str():
             return [value]
         case dict():
-            return [text for one in value.values() for text in _strings(one)]
+            return _strings(list(value.values()))
+        case list():
+            return [text for one in value for text in _strings(one)]
     return []

@@ -26,6 +26,7 @@ class Job:
         tool: which; a name in `TOOLS`.
         places: folders that the task names.
         samples: for calibration; as many as the task says, when None.
+        seed: of ours.
     """
 
     task: Task
@@ -33,6 +34,7 @@ class Job:
     tool: str
     places: Places
     samples: int | None = None
+    seed: int = SEED
 
     @property
     def output(self) -> Path:
@@ -61,18 +63,19 @@ class Job:
         return self.places.entry({**self.task.calibration, **({"samples": samples} if samples else {})})
 
 
-def jobs(task: Task, places: Places, samples: Mapping[str, int | None]) -> Iterator[Job]:
+def jobs(task: Task, places: Places, samples: Mapping[str, int | None], seed: int = SEED) -> Iterator[Job]:
     """Every variant with every tool that the question is asked of.
 
     Args:
         task: with the variants that are wanted.
         places: folders that it names.
         samples: tool -> calibration samples.
+        seed: of ours.
     """
     for variant in task.variants:
         for tool in TOOLS:
             if tool != "onnxruntime" or variant.rival is not None:
-                yield Job(task, variant, tool, places, samples[tool])
+                yield Job(task, variant, tool, places, samples[tool], seed)
 
 
 def ours(job: Job) -> Cost:
@@ -94,10 +97,12 @@ def recipe(job: Job) -> Entry:
     data: Entry = {"evaluation": job.places.entry({**job.task.evaluation, "samples": GLIMPSE})}
     if job.calibration is not None:
         data["calibration"] = job.calibration
+    if job.task.training is not None and any(step["type"] == "distill" for step in job.variant.passes):
+        data["training"] = job.places.entry(job.task.training)
     return {
         "version": 1,
         "model": str(job.places.path(job.task.model)),
-        "seed": SEED,
+        "seed": job.seed,
         "data": data,
         "passes": [job.places.entry(step) for step in job.variant.passes],
         "runtime": {"latency": False, "memory": False},

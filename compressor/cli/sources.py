@@ -17,8 +17,10 @@ def source_of(model: Path, trust: bool, inputs: list[str] | None) -> ModelSource
     """The model that the options name.
 
     Raises:
-        UsageError: an input that cannot be read.
+        UsageError: an input that cannot be read, or a recipe in place of a model.
     """
+    if model.suffix in (".yaml", ".yml"):
+        raise UsageError(f"{model}: is a recipe, not a model; compressor run {model}")
     try:
         for text in inputs or ():
             parse(text)

@@ -172,7 +172,7 @@ class Student:
 def _multiplies_bfloat16(device: torch.device) -> bool:
     """Whether the device has instructions for it."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # no public name before 2.13
 
 

@@ -77,6 +77,11 @@ def test_an_unknown_preset_is_named_with_those_there_are(folder: Path) -> None:
     refused(folder, 2, "compress", "model.onnx", "--preset", "int9", says=says)
 
 
+def test_a_recipe_in_place_of_a_model_is_named_with_the_command_that_takes_it(folder: Path) -> None:
+    recipe = write_recipe(folder)
+    refused(folder, 2, "compress", recipe, says=("is a recipe", "compressor run"))
+
+
 def test_an_unknown_pass_is_named_with_those_there_are(tmp_path: Path) -> None:
     says = ("nonsense", "simplify", "prune_magnitude", "quantize_dynamic", "quantize_static")
     refused(tmp_path, 2, "passes", "nonsense", says=says)

@@ -60,6 +60,12 @@ WRONG: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     "broken expression": ("0.5", "0.5\n    targets: 're:('", "targets", ("passes.1.targets", '"re:("')),
     "selector of nothing": ("0.5", "0.5\n    targets: [frist]", "frist", ("passes.1.targets", '"frist"', "first")),
     "ignore of nothing": ("0.5", "0.5\n    ignore: ['re:sec']", "'re:sec'", ("passes.1.ignore", '"re:sec"', "second")),
+    "teacher of nowhere": (
+        "passes:\n",
+        "data: {training: {source: random}}\npasses:\n  - {type: distill, teacher: [t.onnx]}\n",
+        "t.onnx",
+        ("passes.0.teacher.0", "t.onnx", "no such file"),
+    ),
     "empty bound": ("version: 1", "version: 1\ngates: {cosine: {}}", "cosine", ("gates.cosine", "min, max")),
     "bound upside down": ("version: 1", "version: 1\ngates: {cosine: {min: 2, max: 1}}", "cosine", ("2.0", "1.0")),
     "gate that is not measured": ("version: 1", "version: 1\ngates: {latency_ratio: {max: 1}}", "", ("latency_ratio",)),

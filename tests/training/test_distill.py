@@ -1,5 +1,6 @@
 """distill: what was lost is learned back; what is written is what was trained."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,7 @@ def test_zeros_stay_zero(tmp_path: Path) -> None:
 def test_codes_are_learned_and_packed_as_they_were(tmp_path: Path, scheme: str) -> None:
     model, context = _lossy(tmp_path, QuantizeStatic.model_validate({"type": "quantize_static", "scheme": scheme}))
     before, size = _drift(model, context), model.save(tmp_path / "before.onnx")
-    _distilled(model, context, learning_rate=1e-2)
+    _distilled(model, context, steps=100)
     assert _drift(model, context) <= 1.02 * before
     assert model.save(tmp_path / "after.onnx") == pytest.approx(size, rel=0.02)
     onnx.checker.check_model(str(tmp_path / "after.onnx"), full_check=True)
@@ -148,3 +149,31 @@ def test_a_limit_of_time_and_patience_end_it(tmp_path: Path) -> None:
     stopped = _distilled(model, context, optimizer="sgd", learning_rate=1e-12, patience=2, steps=400)
     assert isinstance(stopped[0], Note)
     assert "stopped early: no gain in 2 looks" in stopped[0].text
+
+
+def test_either_precision_leads_back_and_is_judged_alike(tmp_path: Path) -> None:
+    reached = []
+    for precision in ("float32", "bfloat16"):
+        model, context = _lossy(tmp_path, PruneMagnitude(sparsity=0.6))
+        before = _drift(model, context)
+        _distilled(model, context, precision=precision)
+        reached.append(_drift(model, context) / before)
+    assert max(reached) < 0.8
+    assert reached[0] != reached[1]
+
+
+def test_quantizers_are_not_trained_in_bfloat16(tmp_path: Path) -> None:
+    model, context = _lossy(tmp_path, QuantizeStatic(scheme="w8a8"))
+    with pytest.raises(PassError, match="coarser than the steps"):
+        _distilled(model, context, precision="bfloat16")
+
+
+def test_a_teacher_that_knows_less_than_its_student_is_called_out(tmp_path: Path) -> None:
+    model, context = _lossy(tmp_path)
+    load(cnn(np.random.default_rng(9)), tmp_path, "teacher.onnx")
+    labels = outputs(model, {"x": X}, tmp_path)["y"].argmax(1)
+    np.savez(tmp_path / "labelled.npz", allow_pickle=False, x=X, labels=labels)
+    source = ArraysSource.model_validate({"path": tmp_path / "labelled.npz", "labels": "labels", "batch": 16})
+    context = replace(context, training=source.open(model, "data", 0))
+    said = _distilled(model, context, teacher=str(tmp_path / "teacher.onnx"), steps=2)
+    assert any(isinstance(note, Note) and note.warning and "the teacher is right on" in note.text for note in said)
