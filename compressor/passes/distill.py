@@ -68,7 +68,7 @@ class Distill(Pass, TrainingSettings):
         moved = trained.student.store(model)
         yield Note(_told(trained.history, self))
         yield from (Note(text, warning=True) for text in trained.warnings)
-        yield from _findings(trained.student.arrays, moved, model)
+        yield from _findings(trained.student.arrays, moved, model, _unmoved(trained.history))
 
     def _opened(self, path: Path, context: Context, strict: bool) -> Model:
         """A model with the inputs and outputs of the reference, called as they are there."""
@@ -92,7 +92,21 @@ def _told(history: "History", settings: TrainingSettings) -> str:
     )
 
 
-def _findings(arrays: Sequence["Learning"], moved: Mapping[str, float], model: Model) -> Iterator[Finding]:
+def _unmoved(history: "History") -> str:
+    """Why an array is what it was."""
+    if history.best_step:
+        return "what it was gives the best result"
+    rate = history.learning_rate
+    way_out = f"a smaller one, such as {rate / 5:.2g}" if history.last > history.before else "a larger one"
+    return (
+        f"no state in {history.step} steps at learning rate {rate:.1g} was nearer to the teacher on held-out samples; "
+        f"give {way_out}"
+    )
+
+
+def _findings(
+    arrays: Sequence["Learning"], moved: Mapping[str, float], model: Model, unmoved: str
+) -> Iterator[Finding]:
     """What became of every array that a layer learns, and which codes could not be learned."""
     sizes = {value.name: value.const_value.nbytes for value in initializers(model.ir) if value.const_value is not None}
     for entry in arrays:
@@ -100,7 +114,7 @@ def _findings(arrays: Sequence["Learning"], moved: Mapping[str, float], model: M
         if entry.refusal:
             yield Skip(entry.name, layer.type, entry.refusal)
         elif not share and entry.name in moved:
-            yield Skip(entry.name, layer.type, "what it was gives the best result")
+            yield Skip(entry.name, layer.type, unmoved)
         elif entry.name in moved:
             nbytes, said = sizes.get(entry.name, 0), f"learned: moved by {share:.1%}"
             yield Change(entry.name, layer.type, said, bytes_before=nbytes, bytes_after=nbytes)

@@ -14,7 +14,7 @@ from compressor.graph.model import Model
 from compressor.graph.simplify import simplify
 from compressor.passes import Context, Distill, Pass, PruneMagnitude, QuantizeStatic
 from compressor.progress import Silent
-from compressor.report import Finding, Note
+from compressor.report import Finding, Note, Skip
 from tests.models import Array, cnn, floats, load, outputs
 
 torch = pytest.importorskip("torch")
@@ -177,3 +177,14 @@ def test_a_teacher_that_knows_less_than_its_student_is_called_out(tmp_path: Path
     context = replace(context, training=source.open(model, "data", 0))
     said = _distilled(model, context, teacher=str(tmp_path / "teacher.onnx"), steps=2)
     assert any(isinstance(note, Note) and note.warning and "the teacher is right on" in note.text for note in said)
+
+
+@pytest.mark.parametrize(("rate", "way_out"), [(1e-12, "give a larger one"), (50.0, "give a smaller one, such as 10")])
+def test_a_training_that_gains_nothing_says_which_rate_to_try(tmp_path: Path, rate: float, way_out: str) -> None:
+    model, context = _lossy(tmp_path, PruneMagnitude(sparsity=0.6))
+    weights = {weight.name: weight.matrix() for weight in model.weights()}
+    found = _distilled(model, context, optimizer="sgd", learning_rate=rate, steps=3, warmup=0)
+    reasons = {entry.reason for entry in found if isinstance(entry, Skip)}
+    assert len(reasons) == 1
+    assert reasons.pop().endswith(way_out)
+    assert all((weight.matrix() == weights[weight.name]).all() for weight in model.weights())
