@@ -1,7 +1,6 @@
-"""What can only be checked with the model at hand: that every selector means something, every file is there."""
+"""What can only be checked with the model at hand: that every selector means something."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from compressor.data import Settings
 from compressor.errors import RecipeError
@@ -12,7 +11,7 @@ from compressor.recipe.tree import Path_, Tree
 
 
 def check_against_model(recipe: Recipe, model: Model, tree: Tree | None = None) -> None:
-    """Refuse selectors that match no layer, and files of passes that are not there.
+    """Refuse selectors that match no layer.
 
     Args:
         recipe: valid by itself.
@@ -20,7 +19,7 @@ def check_against_model(recipe: Recipe, model: Model, tree: Tree | None = None) 
         tree: where the recipe's values stand, for messages.
 
     Raises:
-        RecipeError: every such selector, with the nearest names there are, and every such file.
+        RecipeError: every such selector, with the nearest names there are.
     """
     layers = [(w.names, w.layer) for w in model.weights()]
     problems = []
@@ -31,10 +30,6 @@ def check_against_model(recipe: Recipe, model: Model, tree: Tree | None = None) 
                 hint = f"; near are {', '.join(near)}" if near else "; the model has no layers with weights"
                 name = ".".join(map(str, path))
                 problems.append(f'{place}{name}: "{selector}" matches no layer of {recipe.model}{hint}')
-        for path, file in _files(step, ("passes", index)):
-            if not file.exists():
-                place = f"{tree.place(path)}: " if tree else ""
-                problems.append(f"{place}{'.'.join(map(str, path))}: {file}: no such file")
     if problems:
         raise RecipeError(*problems)
 
@@ -47,11 +42,3 @@ def _selections(settings: Settings, path: Path_) -> Iterator[tuple[Path_, tuple[
         for index, entry in enumerate(value if isinstance(value, tuple) else ()):
             if isinstance(entry, Settings):
                 yield from _selections(entry, (*path, name, index))
-
-
-def _files(settings: Settings, path: Path_) -> Iterator[tuple[Path_, Path]]:
-    """Every file that the settings of a pass name, with where that stands."""
-    for name, value in settings:
-        for index, entry in enumerate(value if isinstance(value, tuple) else (value,)):
-            if isinstance(entry, Path):
-                yield ((*path, name, index) if isinstance(value, tuple) else (*path, name)), entry

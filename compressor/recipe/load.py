@@ -2,13 +2,14 @@
 
 import difflib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from compressor.data import AnySource, ArraysSource, ImagesSource, PythonSource, RandomSource, TextSource
+from compressor.data import AnySource, ArraysSource, ImagesSource, PythonSource, RandomSource, Settings, TextSource
 from compressor.data.base import FunctionName
 from compressor.errors import RecipeError, UsageError
 from compressor.passes import PASSES
@@ -52,7 +53,7 @@ def validate(tree: Tree) -> Recipe:
         return Recipe.model_validate(tree.value)
     except ValidationError as error:
         details = error.errors()
-        lines = [_line(d, tree) for d in details if not _follows(d, details)]
+        lines = [_line(d, tree) for d in details if not _follows(d, details, tree)]
         raise RecipeError(*dict.fromkeys(lines)) from error
 
 
@@ -107,7 +108,7 @@ def _with_tags(values: Plain, recipe: Recipe) -> Plain:
                 if isinstance(body, dict)
             ]
         data = values.get("data")
-        for name in ("calibration", "evaluation"):
+        for name in type(recipe.data).model_fields:
             source = getattr(recipe.data, name)
             if source is not None and isinstance(data, dict):
                 body = data.get(name)
@@ -134,15 +135,25 @@ def _relative(value: object, folder: Path) -> Plain:
 def _missing(recipe: Recipe, tree: Tree) -> list[str]:
     """Files that the recipe names and that are not there."""
     named: list[tuple[Path_, Path]] = [(("model",), recipe.model)]
-    for section in ("calibration", "evaluation"):
-        source = getattr(recipe.data, section)
+    for section, source in recipe.data:
         if source is not None:
-            named += [(("data", section, name), value) for name, value in source if isinstance(value, Path)]
+            named += _paths(source, ("data", section))
+    for number, step in enumerate(recipe.passes):
+        named += _paths(step, ("passes", number))
     return [
         f"{tree.place(where)}: {'.'.join(map(str, where))}: {path} does not exist"
         for where, path in named
         if not os.path.exists(path)
     ]
+
+
+def _paths(settings: Settings, where: Path_) -> Iterator[tuple[Path_, Path]]:
+    """The files that settings name, alone or in a list, each with where it stands."""
+    for name, value in settings:
+        if isinstance(value, Path):
+            yield (*where, name), value
+        elif isinstance(value, tuple):
+            yield from (((*where, name, i), entry) for i, entry in enumerate(value) if isinstance(entry, Path))
 
 
 def _line(detail: ErrorDetails, tree: Tree) -> str:
@@ -158,7 +169,9 @@ def _path(location: tuple[int | str, ...], tree: Tree) -> Path_:
     for index, key in enumerate(location):
         last = index == len(location) - 1
         is_tag = isinstance(key, str) and key in _BY_TAG and (*path, key) not in tree.places and not last
-        if not is_tag and not str(key).startswith(("function-", "tuple[", "constrained-", "lax-or", "is-")):
+        if not is_tag and not str(key).startswith(
+            ("function-", "tuple[", "constrained-", "lax-or", "is-", "literal[", "dict[")
+        ):
             path = (*path, key)
     return path
 
@@ -209,9 +222,14 @@ class _Anything(BaseModel):
     """A part whose fields are not known here."""
 
 
-def _follows(detail: ErrorDetails, details: list[ErrorDetails]) -> bool:
-    """pydantic adds "at least 1 item" when every item of a tuple failed for its own reason."""
-    location = detail["loc"]
-    return detail["type"] == "too_short" and any(
-        d["loc"][: len(location)] == location for d in details if d is not detail
-    )
+def _follows(detail: ErrorDetails, details: list[ErrorDetails], tree: Tree) -> bool:
+    """Whether another detail says it better.
+
+    pydantic adds "at least 1 item" when every item of a tuple failed for its own reason, and that a word is no
+    dictionary or tuple where it is none of the words that may stand in place of one.
+    """
+    location, others = detail["loc"], [d for d in details if d is not detail]
+    if detail["type"] in ("dict_type", "tuple_type"):
+        path = _path(location, tree)
+        return any(d["type"] == "literal_error" and _path(d["loc"], tree) == path for d in others)
+    return detail["type"] == "too_short" and any(d["loc"][: len(location)] == location for d in others)

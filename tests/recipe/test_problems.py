@@ -64,7 +64,19 @@ WRONG: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
         "passes:\n",
         "data: {training: {source: random}}\npasses:\n  - {type: distill, teacher: [t.onnx]}\n",
         "t.onnx",
-        ("passes.0.teacher.0", "t.onnx", "no such file"),
+        ("passes.0.teacher.0", "t.onnx", "does not exist"),
+    ),
+    "training data of nowhere": (
+        "version: 1",
+        "version: 1\ndata: {training: {source: arrays, path: t.npz}}",
+        "path: t.npz",
+        ("data.training.path", "t.npz", "does not exist"),
+    ),
+    "unknown loss": (
+        "simplify",
+        "distill\n    loss: klx",
+        "loss",
+        ("passes.0.loss: ", "'klx'", "cosine"),
     ),
     "empty bound": ("version: 1", "version: 1\ngates: {cosine: {}}", "cosine", ("gates.cosine", "min, max")),
     "bound upside down": ("version: 1", "version: 1\ngates: {cosine: {min: 2, max: 1}}", "cosine", ("2.0", "1.0")),
@@ -108,8 +120,11 @@ def test_the_recipe_that_all_of_these_spoil_is_good(folder: Path) -> None:
     done(folder, "check", _write(folder, GOOD), "-q")
 
 
-def test_a_repeated_problem_in_a_union_is_said_once(folder: Path) -> None:
-    recipe = _write(folder, GOOD.replace("sparsity: 0.5", "sparsity: much"))
+@pytest.mark.parametrize(
+    "step", ["prune_magnitude\n    sparsity: much", "distill\n    loss: klx", "distill\n    features: atuo"]
+)
+def test_a_problem_in_a_union_is_said_once(folder: Path, step: str) -> None:
+    recipe = _write(folder, GOOD.replace("simplify", step))
     assert len(refused(folder, 2, "check", recipe, says=())) == 1
 
 
