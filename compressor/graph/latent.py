@@ -82,23 +82,38 @@ class Latent:
 
 
 @dataclass(frozen=True, slots=True)
+class LatentBias:
+    """An int32 bias, whose step is the product of two scales.
+
+    Attributes:
+        name: of the float array that stands for it in the copy.
+        parts: names of the arrays of scales, of the layer's input and of its weight.
+        scales: these arrays.
+    """
+
+    name: str
+    parts: tuple[str, str]
+    scales: tuple[Floats, Floats]
+
+
+@dataclass(frozen=True, slots=True)
 class Freed:
     """A model with floats in place of its codes.
 
     Attributes:
         model: the copy; everything that is no code is as it was, under its name.
         weights: what was in codes.
-        biases: names of the float arrays that stand for int32 biases.
+        biases: what was int32.
     """
 
     model: Model
     weights: tuple[Latent, ...]
-    biases: tuple[str, ...]
+    biases: tuple[LatentBias, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of all float arrays that stand for codes."""
-        return (*(weight.name for weight in self.weights), *self.biases)
+        return (*(weight.name for weight in self.weights), *(bias.name for bias in self.biases))
 
 
 def free(model: Model) -> Freed:
@@ -108,7 +123,7 @@ def free(model: Model) -> Freed:
     copy = model.copy()
     biases = integer_biases(copy.ir)
     places = list(_places(copy.ir))
-    shifts = [_replace(_output(bias), bias.real.astype(np.float32)).name or "" for bias in biases]
+    shifts = [_freed_bias(bias) for bias in biases]
     weights = [_freed(place) for place in places]
     if weights or shifts:
         common.RemoveUnusedNodesPass()(copy.ir)
@@ -187,6 +202,12 @@ def _freed(place: _Place) -> Latent:
     made = _replace(place.output, value)
     whole = multipliers if place.multipliers is not None else np.ones((), np.float32)
     return Latent(made.name or "", layer, place.stored.levels, place.scale.name or "", scale, place.steps, whole)
+
+
+def _freed_bias(bias: IntegerBias) -> LatentBias:
+    made = _replace(_output(bias), bias.real.astype(np.float32))
+    x, weight = (np.asarray(constant(part), np.float32) for part in bias.parts)
+    return LatentBias(made.name or "", (bias.parts[0].name or "", bias.parts[1].name or ""), (x, weight))
 
 
 def _replace(output: ir.Value, array: Floats) -> ir.Value:

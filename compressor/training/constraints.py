@@ -1,5 +1,7 @@
 """What a parameter has to be, as modules that torch puts between a parameter and those who read it."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -56,6 +58,27 @@ class Positive(nn.Module):
     def right_inverse(self, scale: Tensor) -> Tensor:
         """What is learned for a scale."""
         return torch.log(scale)
+
+
+class Stepped(nn.Module):
+    """A bias rounded to the steps in which integer kernels add it: the scale of the input times that of the weight.
+
+    Args:
+        scales: the two as they are now; asked anew each time, for they are learned themselves.
+    """
+
+    def __init__(self, scales: Sequence[Callable[[], Tensor]]) -> None:
+        super().__init__()
+        self._scales = tuple(scales)
+
+    def forward(self, bias: Tensor) -> Tensor:
+        """Of the same shape."""
+        with torch.no_grad():
+            step = torch.ones((), device=bias.device)
+            for scale in self._scales:
+                step = step * scale().reshape(-1)
+            step = step.broadcast_to(bias.shape)
+        return torch.where(step > 0, round_through(bias / step.clamp(min=1e-30)) * step, bias)
 
 
 class FakeQuantized(nn.Module):

@@ -1,6 +1,6 @@
 """The model that learns: what of it learns, how that is constrained, and the way back into the graph."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from compressor.errors import PassError
-from compressor.graph.latent import Freed, Latent, is_quantized, settle
+from compressor.graph.latent import Freed, Latent, LatentBias, is_quantized, settle
 from compressor.graph.model import Model
 from compressor.graph.normalizing import Normalized, fold
 from compressor.graph.observe import VALUE, with_more_outputs
@@ -20,7 +20,7 @@ from compressor.graph.trainable import Layer, layers_of
 from compressor.numerics.divergence import relative_error
 from compressor.runtime.autograd import Network, learned_arrays, store_arrays
 from compressor.runtime.autograd.network import Place
-from compressor.training.constraints import FakeQuantized, Masked, Positive, Scaled
+from compressor.training.constraints import FakeQuantized, Masked, Positive, Scaled, Stepped
 from compressor.training.settings import TrainingSettings
 
 _PRUNED = 0.01
@@ -79,6 +79,8 @@ class Student:
         quantized = is_quantized(freed.model)
         self.network = Network(with_more_outputs(freed.model, features), scales=quantized)
         self.arrays = self._set_free(selectors, settings)
+        for bias in freed.biases:
+            self._step(bias)
         self._before = learned_arrays(self.network, freed.model)
         self.network.to(device)
         self._trains = settings.batch_norm == "train" or bool(normalized)
@@ -162,6 +164,26 @@ class Student:
                 parametrize.register_parametrization(place.owner, place.name, Positive())
         return tuple(found)
 
+    def _step(self, bias: LatentBias) -> None:
+        """Round a bias as it is going to be stored."""
+        place = self.network.places.get(bias.name)
+        if place is not None:
+            scales = [self._scale_now(name, array) for name, array in zip(bias.parts, bias.scales, strict=True)]
+            parametrize.register_parametrization(place.owner, place.name, Stepped(scales))
+
+    def _scale_now(self, name: str, array: NDArray[np.float32]) -> Callable[[], Tensor]:
+        """What a scale is at any time: that of an activation or weight that is learned, or what it was."""
+        weight = next((w for w in self._freed.weights if w.scale == name), None)
+        place = self.network.places.get(name if weight is None else weight.name)
+        if weight is not None and place is not None:
+            coded = _coded(place)
+            if coded is not None:
+                return lambda: coded.scale
+        if weight is None and place is not None:
+            return lambda: place.tensor
+        held = torch.from_numpy(np.array(array))
+        return lambda: held.to(self.device)
+
     def _code(self, place: Place, weight: Latent, settings: TrainingSettings) -> None:
         if settings.only == "scales":
             place.tensor.requires_grad_(False)
@@ -200,12 +222,16 @@ def _original(place: Place) -> Tensor:
 
 def _scale_of(place: Place) -> NDArray[np.float32] | None:
     """The learned scale of a weight in codes; None where it is held."""
+    coded = _coded(place)
+    return None if coded is None else coded.scale.detach().cpu().numpy()
+
+
+def _coded(place: Place) -> FakeQuantized | None:
+    """What rounds a weight to its codes; None where it is held."""
     if not parametrize.is_parametrized(place.owner, place.name):
         return None
-    for constraint in place.owner.parametrizations[place.name]:  # type: ignore[index]
-        if isinstance(constraint, FakeQuantized):
-            return constraint.scale.detach().cpu().numpy()
-    return None
+    constraints = list(place.owner.parametrizations[place.name])  # type: ignore[index]
+    return next((c for c in constraints if isinstance(c, FakeQuantized)), None)
 
 
 def _is_pruned(weight: Tensor) -> bool:

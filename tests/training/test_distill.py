@@ -11,13 +11,17 @@ from compressor.data import ArraysSource
 from compressor.errors import PassError
 from compressor.evaluate.judge import Judge
 from compressor.graph.model import Model
+from compressor.graph.select import Selectors
 from compressor.graph.simplify import simplify
 from compressor.passes import Context, Distill, Pass, PruneMagnitude, QuantizeStatic
 from compressor.progress import Silent
 from compressor.report import Finding, Note, Skip
+from compressor.training.settings import TrainingSettings
 from tests.models import Array, cnn, floats, load, outputs
 
 torch = pytest.importorskip("torch")
+
+from compressor.training.distilling import Place, distill  # noqa: E402
 
 RNG = np.random.default_rng(5)
 X = np.abs(floats(RNG, 96, 3, 8, 8))
@@ -73,9 +77,23 @@ def test_codes_are_learned_and_packed_as_they_were(tmp_path: Path, scheme: str) 
     model, context = _lossy(tmp_path, QuantizeStatic.model_validate({"type": "quantize_static", "scheme": scheme}))
     before, size = _drift(model, context), model.save(tmp_path / "before.onnx")
     _distilled(model, context, steps=100)
-    assert _drift(model, context) <= 1.02 * before
+    assert _drift(model, context) <= 1.02 * before + 5e-6  # of which eight bits leave nothing to be regained
     assert model.save(tmp_path / "after.onnx") == pytest.approx(size, rel=0.02)
     onnx.checker.check_model(str(tmp_path / "after.onnx"), full_check=True)
+
+
+@pytest.mark.parametrize("scheme", ["w8a8", "w2a8", "binary"])
+def test_what_onnx_runtime_says_is_what_was_trained_to_one_step_of_eight_bits(tmp_path: Path, scheme: str) -> None:
+    model, context = _lossy(tmp_path, QuantizeStatic.model_validate({"type": "quantize_static", "scheme": scheme}))
+    assert context.training is not None
+    settings = TrainingSettings.model_validate({**QUICK, "keep": "last"})
+    place = Place(tmp_path, tmp_path / "checkpoints", 1, Silent())
+    trained = distill(model, [context.reference], context.training, settings, Selectors(), 0, place)
+    assert any(trained.student.store(model).values())
+    with torch.no_grad():
+        wanted = trained.student.outputs({"x": torch.from_numpy(X)})["y"].numpy()
+    found = outputs(model, {"x": X}, tmp_path)["y"]
+    assert np.abs(found - wanted).max() <= np.abs(wanted).max() / 127
 
 
 def test_targets_say_what_learns(tmp_path: Path) -> None:
