@@ -76,8 +76,8 @@ def test_zeros_stay_zero(tmp_path: Path) -> None:
 def test_codes_are_learned_and_packed_as_they_were(tmp_path: Path, scheme: str) -> None:
     model, context = _lossy(tmp_path, QuantizeStatic.model_validate({"type": "quantize_static", "scheme": scheme}))
     before, size = _drift(model, context), model.save(tmp_path / "before.onnx")
-    _distilled(model, context, steps=100)
-    assert _drift(model, context) <= 1.02 * before + 5e-6  # of which eight bits leave nothing to be regained
+    _distilled(model, context, steps=100, learning_rate=1e-3)
+    assert _drift(model, context) < 0.95 * before
     assert model.save(tmp_path / "after.onnx") == pytest.approx(size, rel=0.02)
     onnx.checker.check_model(str(tmp_path / "after.onnx"), full_check=True)
 
