@@ -46,8 +46,11 @@ def _blocks(count: int) -> Variant:
     return Variant(f"prune-{count}-blocks", passes, _NARROW_RIVAL, slow=True)
 
 
-_BLENDED: Entry = {"augment": {"flip": True, "crop": 4, "mixup": 1.0}, "learning_rate": 0.0005}
+_BLENDED: Entry = {"augment": {"flip": True, "crop": 4, "mixup": 1.0}}
 """Images that the teacher has been trained on teach little unless they are blended: it is certain of them."""
+
+_STEADY: Entry = {**_BLENDED, "optimizer": "sgd", "learning_rate": 0.003, "temperature": 1}
+"""Deep nets with folded normalization do not bear the steps of adamw that shallow ones do."""
 
 _UNTRAINED_RIVAL = "trains nothing"
 
@@ -109,8 +112,8 @@ def _resnet(name: str) -> Task:
             _zeros("second-order", "prune_second_order", sparsity=0.5),
             _zeros("2-of-4", "prune_second_order", pattern="2:4"),
             _zeros("magnitude", "prune_magnitude", sparsity=0.5),
-            _learned("macs-0.67", {"type": "prune_channels", "macs": 0.667}, 24, **_BLENDED),
-            _learned("macs-0.5", {"type": "prune_channels", "macs": 0.5}, 40, **_BLENDED),
+            _learned("macs-0.67", {"type": "prune_channels", "macs": 0.667}, 24, **_STEADY),
+            _learned("macs-0.5", {"type": "prune_channels", "macs": 0.5}, 40, **_STEADY),
             *(_learned(scheme, _static(scheme=scheme), 8, **_BLENDED) for scheme in ("w2a8", "ternary")),
         ),
         calibration={**arrays, "inputs": {"input": "train_images"}, "samples": 500},
