@@ -104,9 +104,9 @@ def fulfil(model: Model, orders: Sequence[Order], context: Surroundings) -> Iter
     """
     waiting: dict[LayerInput, list[Order]] = {}
     for order in orders:
-        key = seen(order.weight) if order.scheme.rounding == "second_order" else None
+        key = seen(order.weight) if order.scheme.needs_moments else None
         if key is None:
-            plain = order if order.scheme.rounding != "second_order" else _to_nearest(order)
+            plain = order if not order.scheme.needs_moments else _to_nearest(order)
             coded = encode(order.weight.matrix(), plain.scheme, None, _groups(order.weight), order.least)
             yield Fulfilled(plain, coded)
         else:
@@ -114,7 +114,8 @@ def fulfil(model: Model, orders: Sequence[Order], context: Surroundings) -> Iter
     if not waiting:
         return
     if context.calibration is None:
-        raise PassError("rounding second_order needs data.calibration; or take another rounding")
+        rounding = next(iter(waiting.values()))[0].scheme.rounding
+        raise PassError(f"rounding {rounding} needs data.calibration; or take another rounding")
     widths = [(key, orders[0].weight.matrix().shape[1]) for key, orders in waiting.items()]
     observed, data = model.copy(), context.calibration
     for key, moments in collect_moments(observed, widths, data, context.scratch, context.progress, context.threads):

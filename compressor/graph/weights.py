@@ -44,7 +44,7 @@ class Layout:
     order: tuple[int, ...]
     leading: int
 
-    def to_matrix(self, array: Floats) -> Floats:
+    def to_matrix(self, array: NDArray[T]) -> NDArray[T]:
         """(outputs, inputs); a view where NumPy can give one."""
         permuted = array.reshape(self.split).transpose(self.order)
         return permuted.reshape(prod(permuted.shape[: self.leading]), prod(permuted.shape[self.leading :]))
@@ -131,8 +131,16 @@ class Weight:
         if matrix.dtype != np.float32:
             raise TypeError(f"{self.name}: a matrix of {matrix.dtype} was stored; float32 is wanted")
         tensor = self._tensor()
-        array = self._layout().from_matrix(flush_subnormals(matrix), self.shape)
+        array = self.as_stored(flush_subnormals(matrix))
         self.value.const_value = ir.tensor(array.astype(tensor.dtype.numpy()), dtype=tensor.dtype, name=self.value.name)
+
+    def as_stored(self, matrix: NDArray[T]) -> NDArray[T]:
+        """The array of `shape` that a matrix, (outputs, inputs), stands for."""
+        return self._layout().from_matrix(matrix, self.shape)
+
+    def as_matrix(self, array: NDArray[T]) -> NDArray[T]:
+        """What `as_stored` was given, of what it made."""
+        return self._layout().to_matrix(array)
 
     def _layout(self) -> Layout:
         return layout_of(self.uses[0], self.shape)

@@ -13,7 +13,7 @@ from compressor.numerics.levels import LARGEST_INT8, LEVELS, REDUCED, SIGNED, Bi
 from compressor.numerics.rounding import nearest, second_order
 
 Granularity = Literal["per_tensor", "per_channel", "per_block"]
-Rounding = Literal["nearest", "half_quadratic", "second_order"]
+Rounding = Literal["nearest", "half_quadratic", "second_order", "learned"]
 Compute = Literal["int8", "float"]
 
 _FARTHEST = log(4)
@@ -33,7 +33,7 @@ class Scheme:
             blocks must be whole multiples of it; float, when every block has a real step, and inputs
             that are always 0 are added until the blocks are whole.
         symmetric: whether real 0 is code 0, with compute float.
-        rounding: from real weights to codes.
+        rounding: from real weights to codes; learned starts as second_order does.
         reduced: whether what codes are folded to ends at ±64, so that two products with uint8 add up
             within 16 bits.
     """
@@ -45,6 +45,11 @@ class Scheme:
     symmetric: bool = True
     rounding: Rounding = "nearest"
     reduced: bool = False
+
+    @property
+    def needs_moments(self) -> bool:
+        """Whether rounding goes by the second moments of the layer's inputs."""
+        return self.rounding in ("second_order", "learned")
 
     def __str__(self) -> str:
         width = f"{self.bits} bits" if isinstance(self.bits, int) else self.bits
@@ -73,7 +78,7 @@ def encode(
     importance = None if moments is None else np.einsum("gii->gi", moments).astype(np.float32)
     floor = np.broadcast_to(np.float32(least), len(matrix)).reshape(groups, -1)
     grid = _grid(weights, scheme, importance, floor)
-    if scheme.rounding == "second_order" and moments is not None:
+    if scheme.needs_moments and moments is not None:
         coded = second_order(weights, moments, grid)
     else:
         coded = nearest(weights, grid, importance)

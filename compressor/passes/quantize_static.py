@@ -14,7 +14,7 @@ and so do, on demand, those that are faster so: their weights are stored in as f
 when the model is loaded.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Annotated, Literal, Self
 
@@ -38,8 +38,10 @@ from compressor.numerics.levels import Bits
 from compressor.numerics.observers import Range
 from compressor.numerics.schemes import Scheme
 from compressor.passes.base import Budget, Context, Names, Pass, selector_of
-from compressor.report import Change, Finding, Skip
+from compressor.report import Change, Finding, Note, Skip
 from compressor.runtime.environment import SATURATION, saturates
+from compressor.training.rounding import learn_rounding
+from compressor.training.settings import RoundingSettings
 
 _IN_FLOAT = "in float: "
 
@@ -64,15 +66,16 @@ class WeightSettings(Settings):
     block: Annotated[int, Field(ge=4, le=1024)] = Field(
         default=32, description="inputs that share a step with per_block; the nearest divisor of their number is taken"
     )
-    rounding: Literal["nearest", "second_order"] | None = Field(
+    rounding: Literal["nearest", "second_order", "learned"] | None = Field(
         default=None,
-        description="each weight to its nearest step, or so that the layer's output errs least on the calibration "
-        "data; when left out, nearest for 8 bits and second_order below",
+        description="each weight to its nearest step; second_order: so that the layer's output errs least on the "
+        "calibration data; learned: then also by gradients, so that stretches of layers err least (needs torch, takes "
+        "minutes, pays at 3 bits and fewer); when left out, nearest for 8 bits and second_order below",
     )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.granularity == "per_tensor" and (self.bits != 8 or self.rounding == "second_order"):
+        if self.granularity == "per_tensor" and (self.bits != 8 or self.rounding not in (None, "nearest")):
             raise ValueError("granularity per_tensor goes with 8 bits rounded to nearest; use per_channel")
         if self.granularity == "per_block" and self.bits == 8 and "bits" in self.model_fields_set:
             raise ValueError("granularity per_block goes with less than 8 bits; use per_channel")
@@ -129,6 +132,9 @@ class QuantizeStatic(Pass):
     overrides: tuple[WeightOverride, ...] = Field(
         default=(), description="other settings for some layers; the first entry that selects a layer counts"
     )
+    learning: RoundingSettings = Field(
+        default=RoundingSettings(), description="of rounding: learned, how long and how fast"
+    )
     layers: Literal["all", "faster"] = Field(
         default="all",
         description="which layers run in int8: all that can, or all but those with which the model was timed to be "
@@ -160,7 +166,7 @@ class QuantizeStatic(Pass):
         if saturates() and not self.reduce_range:
             yield f"quantize_static: {SATURATION}"
 
-    def apply(self, model: Model, context: Context) -> Iterator[Finding]:
+    def apply(self, model: Model, context: Context) -> Iterator[Finding | Note]:
         """Find what can run in integers, range its tensors on the calibration data, and write both."""
         yield from (Skip(*found) for found in set_aside(model))
         chosen: list[Weight] = []
@@ -173,7 +179,7 @@ class QuantizeStatic(Pass):
         if chosen:
             yield from self._quantize(model, chosen, context)
 
-    def _quantize(self, model: Model, weights: list[Weight], context: Context) -> Iterator[Finding]:
+    def _quantize(self, model: Model, weights: list[Weight], context: Context) -> Iterator[Finding | Note]:
         ranges = self._ranges(model, weights, context)
         mix = self._mix(model, weights, ranges, context)
         plan = plan_static([w for w in weights if w.value.name in mix.integer], mix.merged)
@@ -190,7 +196,12 @@ class QuantizeStatic(Pass):
         orders = (
             [one for (one,) in candidates] if self.budget is None else self.budget.choose(model, candidates, context)
         )
-        for fulfilled in fulfil(model, orders, context):
+        found: Iterable[Fulfilled] = fulfil(model, orders, context)
+        if any(order.scheme.rounding == "learned" for order in orders):
+            copy = _rounding_activations(model, plan, grids)
+            found, said = learn_rounding(model, copy, found, self.learning, context.seed, context)
+            yield Note(f"{self.type}: {said}")
+        for fulfilled in found:
             yield _write(model, fulfilled, plan, grids, mix)
         insert_activations(model, plan, grids)
 
@@ -279,6 +290,13 @@ def _least_scales(weight: Weight, plan: StaticPlan, grids: dict[str, Grid]) -> F
     floors += [least_weight_scale(bias.values, float(grids[bias.tensor].scale)) for bias in plan.biases(weight)]
     largest: Floats = np.maximum.reduce(floors)
     return largest
+
+
+def _rounding_activations(model: Model, plan: StaticPlan, grids: dict[str, Grid]) -> Model:
+    """A copy whose weights are still floats."""
+    copy, names = model.copy(), {weight.value.name for weight in plan.weights}
+    insert_activations(copy, plan_static([w for w in copy.weights() if w.value.name in names], plan.merged), grids)
+    return copy
 
 
 def _write(model: Model, fulfilled: Fulfilled, plan: StaticPlan, grids: dict[str, Grid], mix: Mix) -> Change:

@@ -13,7 +13,7 @@ Embeddings are looked up in packed rows. What multiplies in float anyway (Conv, 
 stored in few bits and turned into float at load, which costs no time.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -36,7 +36,9 @@ from compressor.numerics.divergence import relative_error
 from compressor.numerics.levels import Bits
 from compressor.numerics.schemes import Granularity, Scheme
 from compressor.passes.base import Budget, Context, Names, Pass, chosen_bits
-from compressor.report import Change, Finding, Skip
+from compressor.report import Change, Finding, Note, Skip
+from compressor.training.rounding import learn_rounding
+from compressor.training.settings import RoundingSettings
 
 _BLOCKS = (256, 128, 64, 32, 16)
 _PRODUCTS = ("MatMul", "Gemm")
@@ -53,12 +55,13 @@ class LayerSettings(Settings):
         description="inputs that share a step: with compute int8 the nearest divisor of their number is taken, with "
         "compute float it must be 16, 32, 64, 128 or 256",
     )
-    rounding: Literal["nearest", "half_quadratic", "activation_aware", "second_order"] | None = Field(
+    rounding: Literal["nearest", "half_quadratic", "activation_aware", "second_order", "learned"] | None = Field(
         default=None,
         description="each weight to its nearest step; half_quadratic: steps that fit most weights closely (compute "
         "float); activation_aware: nearest, with finer steps for inputs that are large on the calibration data; "
-        "second_order: so that the layer's output errs least on it; when left out, second_order where there is "
-        "calibration data, else nearest",
+        "second_order: so that the layer's output errs least on it; learned: then also by gradients, so that stretches "
+        "of layers err least (needs torch, takes minutes); when left out, second_order where there is calibration "
+        "data, else nearest",
     )
 
 
@@ -97,6 +100,9 @@ class QuantizeWeights(LayerSettings, Pass):
         default=128,
         description="entries of a row of a lookup table that share a step; fewer where rows ask for it",
     )
+    learning: RoundingSettings = Field(
+        default=RoundingSettings(), description="of rounding: learned, how long and how fast"
+    )
     budget: Budget | None = Field(
         default=None, description="instead of bits: give every weight as many as it needs within a size or a drift"
     )
@@ -114,10 +120,10 @@ class QuantizeWeights(LayerSettings, Pass):
                 tried = settings.model_copy(update={"bits": bits})
                 _refuse_combination(tried, self.compute, self.format, self.symmetric)
         if self.budget is not None and any(settings.rounding == "activation_aware" for settings in general):
-            raise ValueError("a budget goes with rounding nearest, half_quadratic and second_order")
+            raise ValueError("a budget goes with rounding nearest, half_quadratic, second_order and learned")
         return self
 
-    def apply(self, model: Model, context: Context) -> Iterator[Finding]:
+    def apply(self, model: Model, context: Context) -> Iterator[Finding | Note]:
         """Choose a form for every layer, code its weights and write them."""
         yield from (Skip(*found) for found in set_aside(model))
         candidates = []
@@ -134,7 +140,11 @@ class QuantizeWeights(LayerSettings, Pass):
             [one for (one,) in candidates] if self.budget is None else self.budget.choose(model, candidates, context)
         )
         small = self._small(model, weights, context)
-        for fulfilled in fulfil(model, orders, context):
+        found: Iterable[Fulfilled] = fulfil(model, orders, context)
+        if any(order.scheme.rounding == "learned" for order in orders):
+            found, said = learn_rounding(model, model.copy(), found, self.learning, context.seed, context)
+            yield Note(f"{self.type}: {said}")
+        for fulfilled in found:
             yield self._write(model, fulfilled, small)
         settle(model.ir)
 

@@ -10,6 +10,12 @@ from torch import Tensor, nn
 from compressor.numerics.levels import Levels
 from compressor.runtime.autograd.operators.quantization import round_through
 
+_OVERHANG = 0.1
+"""How far the sigmoid goes beyond 0 and 1 before it is clipped."""
+
+_LEAST_SHARE = 0.01
+"""At 0 and 1 themselves the clipped sigmoid has no slope."""
+
 
 class Masked(nn.Module):
     """Entries that are zero stay zero.
@@ -120,3 +126,38 @@ class FakeQuantized(nn.Module):
         clipped = levels.clamp(self._low, self._high)
         rounded = 2 * round_through((clipped - 1) / 2) + 1 if self._odd else round_through(clipped)
         return rounded.clamp(self._low, self._high) * step
+
+
+class Relaxed(nn.Module):
+    """A weight between two levels: low + h · gap, where h = clip(1.2 σ(v) - 0.1, 0, 1) and v is learned.
+
+    Nagel et al. 2020, "Up or Down? Adaptive Rounding for Post-Training Quantization".
+
+    Args:
+        low: the lower level of every weight, in the shape of the weight.
+        gap: from there to the upper level.
+        share: h at first.
+    """
+
+    low: Tensor
+    gap: Tensor
+    share: Tensor
+
+    def __init__(self, low: Tensor, gap: Tensor, share: Tensor) -> None:
+        super().__init__()
+        for name, tensor in (("low", low), ("gap", gap), ("share", share)):
+            self.register_buffer(name, tensor)
+
+    def forward(self, v: Tensor) -> Tensor:
+        """The weight, of the same shape."""
+        return (self.low + self.gap * stretched(v)).to(v.dtype)
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """What is learned at first."""
+        inner = self.share.clamp(_LEAST_SHARE, 1 - _LEAST_SHARE)
+        return torch.logit((inner + _OVERHANG) / (1 + 2 * _OVERHANG)).to(weight.dtype)
+
+
+def stretched(v: Tensor) -> Tensor:
+    """The rectified sigmoid, which reaches 0 and 1."""
+    return ((1 + 2 * _OVERHANG) * torch.sigmoid(v) - _OVERHANG).clamp(0, 1)

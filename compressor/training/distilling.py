@@ -63,7 +63,7 @@ def distill(
     """
     folder = place.scratch / "training"
     folder.mkdir(exist_ok=True)
-    pool = Pool.fill(data.singly(), folder / "pool")
+    pool = Pool.fill(data.singly().batches(), data.name, folder / "pool")
     student = folder / "student.onnx"
     model.save(student)
     files = tuple(folder / f"teacher-{number}.onnx" for number in range(len(teachers)))

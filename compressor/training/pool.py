@@ -6,14 +6,14 @@ with them, batches stay as they came and are drawn as wholes.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from compressor.data import Batch, Dataset
+from compressor.data import Batch
 from compressor.errors import DataError
 from compressor.runtime.ort import Array
 
@@ -80,8 +80,13 @@ class Pool:
         self._open = [{name: self._mapped(b, f) for name, f in b.fields.items()} for b in self._buckets]
 
     @classmethod
-    def fill(cls, data: Dataset, folder: Path) -> "Pool":
-        """Write all samples of a dataset.
+    def fill(cls, batches: Iterable[Batch], title: str, folder: Path) -> "Pool":
+        """Write samples down.
+
+        Args:
+            batches: all of them.
+            title: what they are, for messages.
+            folder: for them alone.
 
         Raises:
             DataError: they cannot be read, or are too many to be kept.
@@ -89,7 +94,7 @@ class Pool:
         folder.mkdir(parents=True, exist_ok=True)
         written: dict[str, tuple[dict[str, _Field], int, int, bool]] = {}
         total = 0
-        for batch in data.batches():
+        for batch in batches:
             fields, samples, whole = _entries(batch)
             key = str([(name, array.shape[1:], str(array.dtype)) for name, array in fields.items()]) + str(whole)
             if key not in written:
@@ -107,7 +112,7 @@ class Pool:
                 total += array.nbytes
             written[key] = files, count + len(next(iter(fields.values()))), samples, whole
             if total > _MOST_BYTES:
-                raise DataError(f"{data.name}: training samples take more than {_MOST_BYTES >> 30} GiB; lower samples")
+                raise DataError(f"{title}: training samples take more than {_MOST_BYTES >> 30} GiB; lower samples")
         buckets = [asdict(_Bucket(*entry)) for entry in written.values()]
         (folder / _INDEX).write_text(json.dumps(buckets))
         return cls(folder)

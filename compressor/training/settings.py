@@ -117,3 +117,22 @@ class TrainingSettings(Settings):
         if sum(given is not None for given in (self.epochs, self.steps, self.minutes)) > 1:
             raise ValueError("give one of epochs, steps and minutes")
         return self
+
+
+class RoundingSettings(Settings):
+    """How long rounding is learned, and how fast."""
+
+    steps: Annotated[int, Field(ge=1)] = Field(default=1000, description="of every stretch of layers")
+    batch: Annotated[int, Field(ge=1, le=65536)] = Field(default=32, description="samples per step")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(default=0.1, description="of Adam")
+    decide: Annotated[float, Field(gt=0)] = Field(
+        default=3.0,
+        description="weight of what drives every weight to one of its two levels, beside the error; it grows a "
+        "hundredfold",
+    )
+    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.2, description="share of the steps without that")
+    drop: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0,
+        description="share of the activations that are not rounded while it learns, each time others (QDrop): for "
+        "activations of few bits",
+    )

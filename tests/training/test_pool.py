@@ -36,7 +36,7 @@ def _ragged(folder: Path) -> Pool:
         Batch({"x": np.repeat(n[:, None], length, 1)}, {"": n}, len(n))
         for n, (_, _, length) in zip(numbers, sizes, strict=True)
     ]
-    return Pool.fill(Given(batches), folder / "pool")
+    return Pool.fill(batches, "given", folder / "pool")
 
 
 def _seen(pool: Pool, steps: Sequence[Sequence[Rows]]) -> list[int]:
@@ -74,7 +74,7 @@ def test_processes_share_a_step_without_overlap(tmp_path: Path) -> None:
 def test_batches_that_do_not_count_samples_first_stay_whole(tmp_path: Path) -> None:
     state = np.zeros((2, 4, 3), np.float32)
     batches = [Batch({"x": np.full((4, 2), i), "state": state + i}, {}, 4) for i in range(3)]
-    pool = Pool.fill(Given(batches), tmp_path / "pool")
+    pool = Pool.fill(batches, "given", tmp_path / "pool")
     learn, _ = pool.split(1, 0)
     for parts in pool.steps(learn, 8, 0, 0):
         assert [pool.batch(rows).feeds["state"].shape for rows in parts] == [(2, 4, 3)] * len(parts)

@@ -93,6 +93,13 @@ class Network(nn.Module):
         super().train(mode)
         return self
 
+    def let_pass(self, share: float) -> None:
+        """Let quantizers leave a share of the entries as they are, each time others, where gradients are asked for.
+
+        Wei et al. 2022, "QDrop": what is learned behind them then serves for more than these samples.
+        """
+        self._mode.unrounded = share
+
     def forward(self, *inputs: Value) -> tuple[Value, ...]:
         """All outputs in the order of the model.
 

@@ -95,12 +95,17 @@ class Node:
 
 
 class Mode:
-    """Whether a network is in training, shared by all its operators."""
+    """How a network runs, shared by all its operators.
 
-    __slots__ = ("training",)
+    Attributes:
+        training: whether normalization goes by batches and dropout drops.
+        unrounded: share of the entries that quantizers let pass as they are, each time others.
+    """
+
+    __slots__ = ("training", "unrounded")
 
     def __init__(self) -> None:
-        self.training = False
+        self.training, self.unrounded = False, 0.0
 
 
 Run = Callable[..., Any]

@@ -78,6 +78,8 @@ def _quantize(node: Node) -> Run:
         if wanted not in LIMITS:
             return cast(codes + shift, wanted, saturate)
         made = torch.clamp(round_through(codes) + shift, *LIMITS[wanted])
+        if node.network.unrounded and made.requires_grad:
+            made = torch.where(torch.rand_like(made) < node.network.unrounded, codes + shift, made)
         return made if made.requires_grad else made.to(DTYPES[wanted])
 
     return quantize
