@@ -12,6 +12,7 @@ checked by measuring it.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -22,6 +23,19 @@ from compressor.numerics.allocation import Candidates, least_loss, least_size
 from compressor.numerics.levels import Bits
 
 Drift = Callable[[Model], float]
+
+
+class Probe(Protocol):
+    """Says what codes do to the outputs of a model, one weight at a time."""
+
+    def add(self, coding: Fulfilled) -> None:
+        """Ask for the codes of one more weight."""
+        ...
+
+    def drifts(self) -> dict[str, float]:
+        """Name of a weight -> the drift that its codes cause."""
+        ...
+
 
 _TRIALS = 5
 """Measurements on the way to the drift that is allowed."""
@@ -44,7 +58,12 @@ class Goal:
 
 
 def assign(
-    model: Model, candidates: Sequence[Sequence[Order]], goal: Goal, drift: Drift, context: Surroundings
+    model: Model,
+    candidates: Sequence[Sequence[Order]],
+    goal: Goal,
+    drift: Drift,
+    context: Surroundings,
+    probe: Probe | None = None,
 ) -> list[Order]:
     """One order for every weight: those that meet the goal with the least drift, or with the fewest bytes.
 
@@ -54,11 +73,12 @@ def assign(
         goal: a size or a drift.
         drift: of a model from the reference.
         context: samples, for second moments.
+        probe: says what one weight's codes cause; executes the model with them when None.
 
     Raises:
         PassError: the goal cannot be met with these candidates.
     """
-    measured = _measured(model, candidates, drift, context)
+    measured = _measured(model, candidates, probe or _Executed(model, drift), context)
     if goal.nbytes is None:
         return _within_drift(model, candidates, measured, goal.drift or 0.0, drift, context)
     choice = least_loss(measured, goal.nbytes)
@@ -71,19 +91,36 @@ def assign(
 
 
 def _measured(
-    model: Model, candidates: Sequence[Sequence[Order]], drift: Drift, context: Surroundings
+    model: Model, candidates: Sequence[Sequence[Order]], probe: Probe, context: Surroundings
 ) -> list[Candidates]:
-    """Code every candidate, and execute the model with the middle one of each weight."""
+    """Code every candidate, and ask what the middle one of each weight causes."""
     found: dict[tuple[str, Bits], tuple[float, int]] = {}
-    drifts: dict[str, float] = {}
     probes = {orders[0].weight.name: orders[len(orders) // 2].scheme.bits for orders in candidates}
-    before = drift(model)
     for coding in fulfil(model, [order for orders in candidates for order in orders], context):
         weight, bits = coding.order.weight, coding.order.scheme.bits
         found[weight.name, bits] = coding.noise(), coding.coded.nbytes
         if bits == probes[weight.name]:
-            drifts[weight.name] = max(_drift_with(model, [coding], drift) - before, 0.0)
+            probe.add(coding)
+    drifts = probe.drifts()
     return [_candidates(orders, found, probes[orders[0].weight.name], drifts) for orders in candidates]
+
+
+class _Executed:
+    """A probe that executes the model with the codes of one weight."""
+
+    def __init__(self, model: Model, drift: Drift) -> None:
+        self._model, self._drift = model, drift
+        self._before = drift(model)
+        self._found: dict[str, float] = {}
+
+    def add(self, coding: Fulfilled) -> None:
+        """See `Probe.add`."""
+        after = _drift_with(self._model, [coding], self._drift)
+        self._found[coding.order.weight.name] = max(after - self._before, 0.0)
+
+    def drifts(self) -> dict[str, float]:
+        """See `Probe.drifts`."""
+        return self._found
 
 
 def _candidates(
@@ -95,7 +132,7 @@ def _candidates(
     name = orders[0].weight.name
     noises, sizes = np.array([found[name, order.scheme.bits] for order in orders]).T
     probed = found[name, probe][0]
-    return Candidates(noises * (drifts[name] / probed if probed > 0 else 0.0), sizes)
+    return Candidates(noises * (drifts.get(name, 0.0) / probed if probed > 0 else 0.0), sizes)
 
 
 def _within_drift(

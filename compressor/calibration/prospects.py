@@ -1,6 +1,6 @@
 """What becomes of groups of channels when they get narrower: which units go first, and what each width costs."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -76,6 +76,37 @@ def by_magnitude(groups: Sequence[tuple[ChannelGroup, Sequence[int]]]) -> Iterat
         scores = sum((_shares(place, range(group.width)) for place in group.places), start=np.zeros(group.width))
         found = eliminate([], group.width, group.width - widths[-1], scores)
         yield Prospect(group, tuple(widths), found, _middle(widths), {})
+
+
+def by_gradients(
+    groups: Sequence[tuple[ChannelGroup, Sequence[int]]], draws: Iterable[Mapping[str, Floats]]
+) -> Iterator[Prospect]:
+    """Units go first without which the outputs change least, to first order.
+
+    Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning": the square of Σ w · ∂/∂w over the
+    weights that read a unit, or make it where none does; here of random projections of the outputs.
+
+    Args:
+        groups: each with the widths it may have, descending.
+        draws: gradients of the weights by name, as they are stored.
+    """
+    scores = [np.zeros(group.width) for group, _ in groups]
+    for drawn in draws:
+        for (group, _), score in zip(groups, scores, strict=True):
+            score += sum((_slopes(place, drawn) for place in group.readers or group.makers), np.zeros(group.width)) ** 2
+    for (group, widths), score in zip(groups, scores, strict=True):
+        found = eliminate([], group.width, group.width - widths[-1], score / max(float(score.sum()), 1e-300))
+        yield Prospect(group, tuple(widths), found, _middle(widths), {})
+
+
+def _slopes(place: Place, drawn: Mapping[str, Floats]) -> Doubles:
+    """Σ w · g over the weights of each unit."""
+    gradient = drawn.get(place.weight.value.name or "")
+    if gradient is None:
+        return np.zeros(len(place.positions))
+    matrix = place.weight.matrix().astype(np.float64)
+    products = (matrix * place.weight.as_matrix(gradient)).sum(axis=0 if place.in_columns else 1)
+    return np.array([products[at].sum() for at in place.positions])
 
 
 def by_second_order(

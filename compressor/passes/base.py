@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -22,6 +22,7 @@ from compressor.numerics.sparsity import Blocks, Pattern, Unstructured, read_n_o
 from compressor.progress import Progress
 from compressor.report import Change, Finding, Note, Skip
 from compressor.runtime.ort import Feeds
+from compressor.training.sensitivity import GradientProbe
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,11 @@ class Budget(Settings):
         description="of the outputs on the calibration data, at most: KL divergence of class scores, else the share "
         "of noise in the power of the outputs; the fewest bytes within it are taken",
     )
+    sensitivity: Literal["executed", "gradient"] = Field(
+        default="executed",
+        description="how it is found what the bits of a weight do to the outputs: by executing the model with each of "
+        "them, or for all at once by gradients of the outputs (needs torch; quicker where there are many layers)",
+    )
     widths: Annotated[tuple[Bits, ...], Field(min_length=2)] | None = Field(
         default=None,
         description="bits that a weight may get, the most first; when left out, 8, 4, 3, 2 and ternary, as far as "
@@ -136,7 +142,8 @@ class Budget(Settings):
         """
         entries = sum(orders[0].weight.size for orders in candidates)
         nbytes = self.bytes if self.bits_per_weight is None else self.bits_per_weight * entries / 8
-        return assign(model, candidates, Goal(nbytes, self.drift), context.judge.drift, context)
+        probe = GradientProbe(model, context.seed, context) if self.sensitivity == "gradient" else None
+        return assign(model, candidates, Goal(nbytes, self.drift), context.judge.drift, context, probe)
 
 
 def chosen_bits(findings: Sequence[Finding]) -> Iterator[tuple[Change, str]]:

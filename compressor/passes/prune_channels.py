@@ -21,10 +21,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from compressor.calibration.narrowing import Cost, dropped_units, widths_of_equal_share, widths_of_least_loss
-from compressor.calibration.prospects import Prospect, by_magnitude, by_second_order, narrowed
+from compressor.calibration.prospects import Prospect, by_gradients, by_magnitude, by_second_order, narrowed
 from compressor.calibration.repair import Fitted, fits, repair
 from compressor.calibration.timing import time_of_layers, time_without
-from compressor.data import held_out
+from compressor.data import Dataset, held_out
 from compressor.errors import PassError
 from compressor.evaluate.judge import Judge
 from compressor.graph.channels import ChannelGroup, Channels, Kind, prepare, tidy
@@ -34,6 +34,7 @@ from compressor.numerics.affine import Doubles
 from compressor.passes.base import Context, Pass
 from compressor.report import Change, Finding, Skip
 from compressor.runtime.shapes import observe_shapes
+from compressor.training.sensitivity import output_gradients
 
 _KINDS: tuple[Kind, ...] = ("channels", "neurons", "heads", "hidden_units")
 
@@ -75,10 +76,10 @@ class PruneChannels(Pass):
         description="what may go: channels of convolutions, neurons of products, attention heads, what is inside of "
         "heads (head_channels), hidden units of recurrent layers",
     )
-    importance: Literal["second_order", "magnitude"] = Field(
+    importance: Literal["second_order", "taylor", "magnitude"] = Field(
         default="second_order",
-        description="which units go first: what the layers that read them can best make up for, on calibration data, "
-        "or those with the smallest weights",
+        description="which units go first: what the layers that read them can best make up for, on calibration data; "
+        "those whose gradients say that the outputs miss them least (needs torch); or those with the smallest weights",
     )
     repair: bool = Field(
         default=True,
@@ -104,7 +105,7 @@ class PruneChannels(Pass):
     @property
     def needs_calibration(self) -> bool:
         """Unless units go by the magnitude of their weights, and nothing is repaired."""
-        return self.importance == "second_order" or self.repair
+        return self.importance != "magnitude" or self.repair
 
     def apply(self, model: Model, context: Context) -> Iterator[Finding]:
         """Find the groups, choose, cut, and repair."""
@@ -172,16 +173,30 @@ class PruneChannels(Pass):
             prospects = list(by_magnitude(groups))
             return prospects, [prospect.errors() for prospect in prospects]
         if context.calibration is None:
-            raise PassError("importance second_order needs data.calibration; or take importance: magnitude")
+            raise PassError(f"importance {self.importance} needs data.calibration; or take importance: magnitude")
         learn, others = held_out(context.calibration)
         judge = Judge(context.reference, others, context.scratch, context.threads)
         prospects, losses = [], []
         untouched = judge.drift(model) if self.scope == "global" else 0.0
-        for prospect in by_second_order(model, channels.shapes, groups, learn, context):
+        for prospect in self._found(model, channels, groups, learn, context):
             drift = judge.drift(narrowed(model, channels, prospect)) if self.scope == "global" else 0.0
             prospects.append(replace(prospect, probed={}))
             losses.append(prospect.losses(max(drift - untouched, 0.0)))
         return prospects, losses
+
+    def _found(
+        self,
+        model: Model,
+        channels: Channels,
+        groups: Sequence[tuple[ChannelGroup, list[int]]],
+        data: Dataset,
+        context: Context,
+    ) -> Iterator[Prospect]:
+        """Every group with the order of its units, as the data says."""
+        if self.importance == "second_order":
+            return by_second_order(model, channels.shapes, groups, data, context)
+        arrays = {place.weight.value.name or "" for group, _ in groups for place in group.places}
+        return by_gradients(groups, output_gradients(model, arrays, data, context.seed, context))
 
     def _choose(
         self,
