@@ -24,8 +24,13 @@ def run(
     from compressor.graph.opening import opened
     from compressor.pipeline.publish import refuse_overwriting
     from compressor.recipe import check_against_model, load
+    from compressor.runtime.launched import launched
 
     loaded, tree = load(recipe, tuple(set_ or ()))
+    if launched().follows:
+        with progress(quiet=True) as bars:
+            pipeline.follow(loaded, bars, tree)
+        return
     claim_json(
         json, (recipe, loaded.model, loaded.output.model, *loaded.output.report, *loaded.data.paths()), overwrite
     )

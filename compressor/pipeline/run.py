@@ -58,6 +58,22 @@ def run(recipe: Recipe, progress: Progress, overwrite: bool, tree: Tree | None =
     return run_fastest(recipe, {"recipe": recipe.passes}, progress, overwrite, tree)
 
 
+def follow(recipe: Recipe, progress: Progress, tree: Tree | None = None) -> None:
+    """Do what a recipe says, for the sake of its training that several processes share; another writes the result.
+
+    Args:
+        recipe: as the other processes have it.
+        progress: told about long loops.
+        tree: where the recipe's values stand, for messages.
+
+    Raises:
+        CompressorError: see the leaves.
+    """
+    with open_workspace(recipe.source, recipe.data, recipe.output.model.parent, recipe.seed, progress) as workspace:
+        check_against_model(recipe, workspace.reference, tree)
+        _fastest(recipe, {"recipe": recipe.passes}, workspace)
+
+
 def run_fastest(
     recipe: Recipe,
     candidates: Mapping[str, Sequence[Pass]],

@@ -15,6 +15,7 @@ from compressor.errors import PassError
 from compressor.graph.model import Model, sha256
 from compressor.graph.select import Selectors
 from compressor.progress import Progress
+from compressor.runtime.launched import Launched, launched
 from compressor.training.job import Job, Trained, work
 from compressor.training.pool import Pool
 from compressor.training.settings import TrainingSettings
@@ -69,11 +70,25 @@ def distill(
     files = tuple(folder / f"teacher-{number}.onnx" for number in range(len(teachers)))
     for file, teacher in zip(files, teachers, strict=True):
         teacher.save(file)
-    key = _key((student, *files), pool, settings, selectors, seed)
-    threads = max(place.threads // settings.workers, 1)
-    job = Job(student, files, pool.folder, place.checkpoints / f"{key}.pt", folder, settings, selectors, seed, threads)
-    with _gang(job, settings.workers) as world:
-        return work(job, world, place.progress)
+    started = launched()
+    if started.size > 1 and settings.workers > 1:
+        raise PassError(f"workers: {started.size} processes were launched already; leave it out")
+    sharing = started.local_size if started.size > 1 else settings.workers
+
+    def job() -> Job:
+        key = _key((student, *files), pool, settings, selectors, seed)
+        checkpoint, threads = place.checkpoints / f"{key}.pt", max(place.threads // sharing, 1)
+        return Job(student, files, pool.folder, checkpoint, folder, settings, selectors, seed, threads)
+
+    if started.size > 1:
+        with _launched(started) as world:
+            world.share(student)
+            said = job()
+            world.share(said.checkpoint)
+            return work(said, world, place.progress)
+    said = job()
+    with _gang(said, settings.workers) as world:
+        return work(said, world, place.progress)
 
 
 def _key(files: Sequence[Path], pool: Pool, settings: TrainingSettings, selectors: Selectors, seed: int) -> str:
@@ -86,6 +101,16 @@ def _key(files: Sequence[Path], pool: Pool, settings: TrainingSettings, selector
         seed,
     ]
     return hashlib.sha256(repr(said).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def _launched(started: Launched) -> Iterator[World]:
+    """This process among those that a launcher has started."""
+    world = Gang(None, started.rank, started.size)
+    try:
+        yield world
+    finally:
+        world.close()
 
 
 @contextmanager

@@ -29,22 +29,27 @@ class World:
     def add_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Let every process have the sum of all gradients."""
 
+    def share(self, file: Path) -> None:
+        """Let every process have the file of the first one, or none where that has none."""
+
     def close(self) -> None:
         """Leave."""
 
 
 class Gang(World):
-    """Processes that find each other by a file, and talk by gloo.
+    """Processes that talk by gloo.
 
     Args:
-        meeting: a file that does not exist yet, on a file system that all of them see.
+        meeting: a file that does not exist yet, on a file system that all of them see, by which they find each other;
+            by the address in the environment when None.
         rank: number of this process.
         size: how many there are.
     """
 
-    def __init__(self, meeting: Path, rank: int, size: int) -> None:
+    def __init__(self, meeting: Path | None, rank: int, size: int) -> None:
         self.rank, self.size = rank, size
-        distributed.init_process_group("gloo", init_method=f"file://{meeting.absolute()}", rank=rank, world_size=size)
+        method = "env://" if meeting is None else f"file://{meeting.absolute()}"
+        distributed.init_process_group("gloo", init_method=method, rank=rank, world_size=size)
 
     def total(self, values: Sequence[float]) -> list[float]:
         """See `World.total`."""
@@ -69,6 +74,20 @@ class Gang(World):
         distributed.all_reduce(flat)
         for grad, part in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
             grad.copy_(part.view_as(grad))
+
+    def share(self, file: Path) -> None:
+        """See `World.share`."""
+        held = file.read_bytes() if self.rank == 0 and file.exists() else b""
+        size = int(self.agreed(len(held)))
+        if size:
+            content = torch.frombuffer(bytearray(held or bytes(size)), dtype=torch.uint8)
+            distributed.broadcast(content, 0)
+            shared = content.numpy().tobytes()
+            if self.rank and not (file.exists() and file.read_bytes() == shared):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(shared)
+        elif self.rank:
+            file.unlink(missing_ok=True)
 
     def close(self) -> None:
         """See `World.close`."""
