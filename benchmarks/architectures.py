@@ -387,6 +387,12 @@ def build(name: str, narrow: bool) -> nn.Module:
 def export(name: str, exporter: Exporter, path: Path, narrow: bool) -> dict[str, Tensor]:
     """Write a network; any batch will do. Returns the example inputs."""
     network, inputs = build(name, narrow), ARCHITECTURES[name].inputs(narrow)
+    write(network, inputs, exporter, path)
+    return inputs
+
+
+def write(network: nn.Module, inputs: dict[str, Tensor], exporter: Exporter, path: Path) -> None:
+    """As a file of ONNX that takes any batch; inputs by name are examples."""
     axes = {key: {0: "batch"} for key in inputs}
     if exporter == "torchscript":
         settings: dict[str, object] = {"dynamo": False, "opset_version": 17, "dynamic_axes": axes}
@@ -398,4 +404,3 @@ def export(name: str, exporter: Exporter, path: Path, narrow: bool) -> dict[str,
         torch.onnx.export(  # type: ignore[call-overload]
             network, tuple(inputs.values()), str(path), input_names=list(inputs), output_names=["out"], **settings
         )
-    return inputs

@@ -61,6 +61,9 @@ def _learned(name: str, step: Entry, epochs: int, **fields: object) -> Variant:
     return Variant(f"distill-{name}", passes, _UNTRAINED_RIVAL, recipe=_NO_VERDICT, slow=True)
 
 
+_LEARNED: Entry = {"weights": {"rounding": "learned"}}
+
+
 def _observed(observer: str, rival: Rival | None = None, slow: bool = False) -> Variant:
     passes = _SIMPLIFY, _static(activations={"observer": observer}), _COMPACT
     return Variant(f"observer-{observer}", passes, rival, slow=slow)
@@ -103,6 +106,10 @@ def _resnet(name: str) -> Task:
             Variant("w4a8", (_SIMPLIFY, _static(scheme="w4a8"), _CORRECT, _COMPACT), "no 4-bit Conv"),
             Variant("w3a8", (_SIMPLIFY, _static(scheme="w3a8"), _COMPACT), "no 3-bit Conv"),
             Variant("2.6-bits", (_SIMPLIFY, _static(budget={"bits_per_weight": 2.6}), _COMPACT)),
+            Variant("w2a8", (_SIMPLIFY, _static(scheme="w2a8"), _COMPACT), "no 2-bit Conv"),
+            Variant(
+                "w2a8-learned", (_SIMPLIFY, _static(scheme="w2a8", **_LEARNED), _COMPACT), "no 2-bit Conv", slow=True
+            ),
             Variant("ternary", (_SIMPLIFY, _static(scheme="ternary"), _CORRECT, _COMPACT), recipe=_NO_VERDICT),
             Variant("binary", (_SIMPLIFY, _static(scheme="binary"), _CORRECT, _COMPACT), recipe=_NO_VERDICT),
             _narrow("macs-0.69", macs=0.69),

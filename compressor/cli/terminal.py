@@ -1,7 +1,8 @@
 """What Rich draws: data on stdout, progress on stderr."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import TypeVar
 
 from rich.console import Console
@@ -38,12 +39,48 @@ class _Bars:
             self._bars.update(self._running[-1], description=description)
 
 
+class Lines:
+    """A line now and then, for logs: nothing about loops that are soon over.
+
+    Args:
+        console: to write on.
+        clock: seconds.
+        seconds: between two lines.
+    """
+
+    def __init__(self, console: Console, clock: Callable[[], float] = monotonic, seconds: float = 30.0) -> None:
+        self._console, self._clock, self._seconds = console, clock, seconds
+        self._last = clock()
+        self._said: list[str] = []
+
+    def track(self, items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+        """The same items; how many were taken, when it is time for a line."""
+        self._said.append(description)
+        whole = "" if total is None else f" of {total}"
+        try:
+            for number, item in enumerate(items):
+                if self._clock() - self._last >= self._seconds:
+                    self._last = self._clock()
+                    self._console.print(f"{' · '.join(self._said)}: {number}{whole}", markup=False, highlight=False)
+                yield item
+        finally:
+            self._said.pop()
+
+    def say(self, description: str) -> None:
+        """Another text for the innermost loop."""
+        if self._said:
+            self._said[-1] = description
+
+
 @contextmanager
 def progress(quiet: bool) -> Iterator[Progress]:
-    """Bars on stderr, where that is a terminal."""
-    console = Console(stderr=True)
-    if quiet or not console.is_terminal:
+    """Bars on stderr where that is a terminal, lines where it is not."""
+    console = Console(stderr=True, soft_wrap=True)
+    if quiet:
         yield Silent()
+        return
+    if not console.is_terminal:
+        yield Lines(console)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Bars(*columns, console=console, transient=True) as bars:
