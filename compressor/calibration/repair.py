@@ -45,6 +45,7 @@ class Fit:
         outlet: its result, in both models.
         place: the same, for its bias.
         kept: channels of that result in the reference that the pruned model still has.
+        settled: a tensor of both models, with everything in front of it fitted already.
     """
 
     weight: Weight
@@ -52,6 +53,7 @@ class Fit:
     outlet: Outlet
     place: Twins
     kept: NDArray[np.int64] | None
+    settled: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ def fits(model: Model, kept: Mapping[str, Mapping[int, NDArray[np.int64]]], shap
         if source is None or result is None or weight.dtype == "float64":
             continue
         axes = kept.get(result.tensor, {})
-        fit = Fit(weight, source, result, _place(weight, result), axes.get(result.axis))
+        fit = Fit(weight, source, result, _place(weight, result), axes.get(result.axis), source.tensor)
         if found and found[-1][0].source.tensor == source.tensor and not result.joined:
             found[-1].append(fit)
         else:
@@ -111,8 +113,9 @@ def repair(model: Model, reference: Model, stages: Sequence[Sequence[Fit]], cont
             sources = {fit.source.tensor for fit in stage}
             results = {fit.outlet.tensor for fit in stage}
             limit = ceil(ROWS * context.calibration.batch / max(len(context.calibration), 1))
-            found = runs[0].run(model, sources | results, sources)
-            wanted = runs[1].run(reference, results, sources)
+            settled = {fit.settled for fit in stage}
+            found = runs[0].run(model, sources | results, settled)
+            wanted = runs[1].run(reference, results, settled)
             for number, (made, right) in enumerate(zip(found, wanted, strict=True)):
                 for fit, samples in zip(stage, seen, strict=True):
                     source, result = fit.source.tensor, fit.outlet.tensor

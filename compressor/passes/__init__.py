@@ -10,6 +10,7 @@ from compressor.passes.compact import Compact
 from compressor.passes.correct_bias import CorrectBias
 from compressor.passes.distill import Distill
 from compressor.passes.equalize import Equalize
+from compressor.passes.factorize import Factorize
 from compressor.passes.prune_blocks import PruneBlocks
 from compressor.passes.prune_channels import PruneChannels
 from compressor.passes.prune_magnitude import PruneMagnitude
@@ -28,6 +29,7 @@ AnyPass = Annotated[
     | PruneChannels
     | PruneMagnitude
     | PruneSecondOrder
+    | Factorize
     | Distill
     | QuantizeDynamic
     | QuantizeStatic
@@ -46,6 +48,7 @@ PASSES: tuple[type[Pass], ...] = (
     PruneChannels,
     PruneMagnitude,
     PruneSecondOrder,
+    Factorize,
     Distill,
     QuantizeDynamic,
     QuantizeStatic,
@@ -64,6 +67,7 @@ __all__ = [
     "CorrectBias",
     "Distill",
     "Equalize",
+    "Factorize",
     "Pass",
     "PruneBlocks",
     "PruneChannels",

@@ -1,0 +1,356 @@
+"""What a layer may become in factors: every form and rank with what it saves and what it loses."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from math import ceil, prod
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from compressor.calibration.coding import Surroundings
+from compressor.calibration.moments import collect_moments
+from compressor.data import Dataset
+from compressor.graph.factors import Kernel, insert_convolutions, insert_factors
+from compressor.graph.inputs import LayerInput, layer_input
+from compressor.graph.model import Model
+from compressor.graph.outlets import Shapes
+from compressor.graph.weights import Weight, attribute
+from compressor.numerics.affine import Doubles, Floats
+from compressor.numerics.low_rank import Spectrum, joined_kernels, spectrum, split_kernel, tucker
+from compressor.numerics.rounding import output_error
+
+Form = Literal["svd", "channel", "spatial", "tucker2"]
+
+_MOST_RANKS = 24
+_NARROW = 128
+"""Channels of a convolution below which a second convolution costs more than it counts."""
+
+_LARGEST_SHARE, _LARGEST_SHARE_NARROW = 0.9, 0.7
+"""Of the multiply-accumulates: what factors may take, so that two layers are quicker than one (measured)."""
+
+
+class Made(NamedTuple):
+    """Factors.
+
+    Attributes:
+        parts: svd: (rank, inputs) and (outputs, rank); else the kernels of the convolutions.
+        matrix: what they multiply to, (outputs, inputs).
+    """
+
+    parts: tuple[Floats, ...]
+    matrix: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Factors:
+    """One way for a layer to become several.
+
+    Attributes:
+        form: svd, of a product; channel, spatial or tucker2, of a convolution.
+        ranks: channels in between, from input to output.
+        make: the factors.
+        error: share of the output's power that is lost.
+        macs: multiply-accumulates for one sample.
+        parameters: entries of all parts.
+    """
+
+    form: Form
+    ranks: tuple[int, ...]
+    make: Callable[[], "Made"]
+    error: float
+    macs: float
+    parameters: int
+
+    @property
+    def told(self) -> str:
+        """Form and ranks, for a reader."""
+        rank = " and ".join(map(str, self.ranks))
+        return f"{self.form}, rank{'s' * (len(self.ranks) > 1)} {rank}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layer:
+    """A layer that may become several.
+
+    Attributes:
+        weight: of it.
+        macs: for one sample.
+        ways: what pays, the most expensive first; those that lose more than a cheaper one are left out.
+        nearest: of what does not pay the one that loses least, where nothing does.
+    """
+
+    weight: Weight
+    macs: float
+    ways: tuple[Factors, ...]
+    nearest: Factors | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What of a layer's cost its weight does not say.
+
+    Attributes:
+        read: positions of the input, along every axis of an image; of a product the rows.
+        made: positions of the output.
+        samples: of the batch.
+    """
+
+    read: tuple[int, ...]
+    made: tuple[int, ...]
+    samples: int = 1
+
+
+def layers(
+    model: Model,
+    weights: Sequence[Weight],
+    forms: Collection[Form],
+    shapes: Shapes,
+    data: Dataset | None,
+    round_to: int | None,
+    context: Surroundings,
+) -> Iterator[Layer]:
+    """Every layer with its ways to become several.
+
+    Args:
+        model: whose weights these are; it is not changed.
+        weights: without a `factor_refusal`.
+        forms: that may be taken.
+        shapes: of the model's tensors for one sample.
+        data: samples whose second moments decide what is lost; every input counts alike when None.
+        round_to: ranks of convolutions are multiples of this; what is fast, when None.
+        context: where to execute the model.
+
+    Raises:
+        PassError: an activation is not finite.
+        DataError: the data does not fit.
+    """
+    moments: dict[LayerInput, Doubles] = {}
+    if data is not None:
+        needs = {key: width for weight in weights for key, width in _needs(weight, forms)}
+        found = collect_moments(model, list(needs.items()), data, context.scratch, context.progress, context.threads)
+        moments = dict(found)
+    for weight in context.progress.track(weights, "factors", len(weights)):
+        sizes = _sizes(weight, shapes)
+        ways = list(_ways(weight, forms, sizes, moments, round_to))
+        whole = float(weight.size * prod(sizes.made) * sizes.samples)
+        limit = _LARGEST_SHARE_NARROW if _is_narrow(weight) else _LARGEST_SHARE
+        pays = [way for way in ways if _share(way, weight, whole) <= limit]
+        nearest = min(ways, key=lambda way: _share(way, weight, whole), default=None)
+        yield Layer(weight, whole, tuple(_undominated(pays)), None if pays else nearest)
+
+
+def insert(weight: Weight, way: Factors) -> None:
+    """Let a layer be computed in factors."""
+    parts = way.make().parts
+    if way.form == "svd":
+        insert_factors(weight, *parts)
+        return
+    everything = tuple(range(len(weight.shape) - 2))
+    axes = {"channel": (everything, ()), "spatial": ((0,), (1,)), "tucker2": ((), everything, ())}[way.form]
+    insert_convolutions(weight, [Kernel(part, along) for part, along in zip(parts, axes, strict=True)])
+
+
+def trial(model: Model, weight: Weight, way: Factors) -> Model:
+    """A copy in which a weight is what its factors multiply to."""
+    copy = model.copy()
+    for other in copy.weights():
+        if other.value.name == weight.value.name:
+            other.store(way.make().matrix)
+    return copy
+
+
+def _needs(weight: Weight, forms: Collection[Form]) -> Iterator[tuple[LayerInput, int]]:
+    """What must be seen of a layer's inputs, with the inputs per row."""
+    source = _seen(weight)
+    if source is None:
+        return
+    width = weight.matrix().shape[1]
+    yield source, width
+    if "spatial" in forms and _is_spatial(weight):
+        yield _along_height(source), width // weight.shape[3]
+    if "tucker2" in forms and _is_tucker(weight):
+        yield _at_one_place(source), weight.shape[1]
+
+
+def _seen(weight: Weight) -> LayerInput | None:
+    return layer_input(weight.uses[0]) if len(weight.uses) == 1 else None
+
+
+def _ways(
+    weight: Weight,
+    forms: Collection[Form],
+    sizes: Sizes,
+    moments: Mapping[LayerInput, Doubles],
+    round_to: int | None,
+) -> Iterator[Factors]:
+    source = _seen(weight)
+    whole = None if source is None else moments.get(source)
+    judged = partial(_judged, weight=weight, moments=whole)
+    if weight.layer != "Conv":
+        if "svd" in forms:
+            yield from map(judged, _products(weight, sizes, whole, round_to))
+        return
+    step = round_to or (16 if min(weight.shape[:2]) >= 64 else 8)
+    if "channel" in forms:
+        yield from map(judged, _by_channel(weight, sizes, whole, step))
+    if "spatial" in forms and _is_spatial(weight):
+        tall = None if source is None else moments.get(_along_height(source))
+        yield from map(judged, _by_side(weight, sizes, tall, step))
+    if "tucker2" in forms and _is_tucker(weight):
+        placed = None if source is None else moments.get(_at_one_place(source))
+        yield from map(judged, _by_tucker(weight, sizes, placed, step))
+
+
+def _products(weight: Weight, sizes: Sizes, moments: Doubles | None, round_to: int | None) -> Iterator[Factors]:
+    matrix = weight.matrix()
+    outputs, inputs = matrix.shape
+    found = spectrum(matrix[None], moments)
+    rows = prod(sizes.made) * sizes.samples
+    table = weight.layer == "Gather"
+
+    def make(rank: int) -> Made:
+        first, second = (factor[0] for factor in found.factors(rank))
+        return Made((first, second), second @ first)
+
+    for rank in _ranks(found, outputs * inputs / (outputs + inputs), round_to or 1):
+        macs = rows * rank * (inputs if table else inputs + outputs)
+        yield Factors("svd", (rank,), partial(make, rank), 0.0, macs, rank * (inputs + outputs))
+
+
+def _by_channel(weight: Weight, sizes: Sizes, moments: Doubles | None, step: int) -> Iterator[Factors]:
+    groups = attribute(weight.uses[0].node, "group", 1)
+    shape, matrix = weight.shape, weight.matrix()
+    rows, inputs = len(matrix) // groups, matrix.shape[1]
+    found = spectrum(matrix.reshape(groups, rows, inputs), moments)
+    ones = (1,) * (len(shape) - 2)
+
+    def make(rank: int) -> Made:
+        first, second = found.factors(rank)
+        parts = first.reshape(groups * rank, *shape[1:]), second.reshape(-1, rank, *ones)
+        return Made(parts, (second @ first).reshape(-1, inputs))
+
+    for rank in _ranks(found, rows * inputs / (rows + inputs), max(step // groups, 1)):
+        entries = groups * rank * (rows + inputs)
+        macs = prod(sizes.made) * sizes.samples * entries
+        yield Factors("channel", (groups * rank,), partial(make, rank), 0.0, macs, entries)
+
+
+def _by_side(weight: Weight, sizes: Sizes, moments: Doubles | None, step: int) -> Iterator[Factors]:
+    array = _array(weight)
+    outputs, channels, height, width = array.shape
+    found = spectrum(split_kernel(array)[None], moments)
+    between = sizes.made[0] * sizes.read[1] * sizes.samples
+    after = prod(sizes.made) * sizes.samples
+    cost = between * channels * height + after * outputs * width
+
+    def make(rank: int) -> Made:
+        first, second = (factor[0] for factor in found.factors(rank))
+        tall, wide = joined_kernels(first, second, height, width)
+        kernel = np.einsum("rch,orw->ochw", tall[..., 0], wide[:, :, 0], optimize=True)
+        return Made((tall, wide), kernel.reshape(outputs, -1))
+
+    for rank in _ranks(found, after * array.size / cost, step):
+        entries = rank * (channels * height + outputs * width)
+        yield Factors("spatial", (rank,), partial(make, rank), 0.0, rank * cost, entries)
+
+
+def _by_tucker(weight: Weight, sizes: Sizes, moments: Doubles | None, step: int) -> Iterator[Factors]:
+    array = _array(weight)
+    outputs, channels, *kernel = array.shape
+    ones, flat = (1,) * len(kernel), array.reshape(outputs, channels, -1, 1)
+
+    def make(inner: int, outer: int) -> Made:
+        found = tucker(flat, (inner, outer), None if moments is None else moments[0])
+        first, last = found.first.reshape(inner, channels, *ones), found.last.reshape(outputs, outer, *ones)
+        parts = first, found.core.reshape(outer, inner, *kernel), last
+        return Made(parts, found.kernel().reshape(outputs, -1))
+
+    shares = np.linspace(0.1, 0.9, 9)
+    for inner, outer in dict.fromkeys((_multiple(channels * s, step), _multiple(outputs * s, step)) for s in shares):
+        if inner <= channels and outer <= outputs and (inner, outer) != (channels, outputs):
+            before, behind = inner * channels, outer * (inner * prod(kernel) + outputs)
+            macs = (prod(sizes.read) * before + prod(sizes.made) * behind) * sizes.samples
+            yield Factors("tucker2", (inner, outer), partial(make, inner, outer), 0.0, macs, before + behind)
+
+
+def _judged(way: Factors, weight: Weight, moments: Doubles | None) -> Factors:
+    """With what is lost, in one measure for all forms."""
+    matrix = weight.matrix()
+    groups = 1 if moments is None else len(moments)
+    seen = np.eye(matrix.shape[1])[None] if moments is None else moments
+    grouped = groups, -1, matrix.shape[1]
+    return replace(way, error=output_error(matrix.reshape(grouped), way.make().matrix.reshape(grouped), seen))
+
+
+def _ranks(found: Spectrum, most: float, step: int) -> list[int]:
+    """At most two dozen, multiples of a step, up to where nothing is saved any more."""
+    ranks = range(step, min(found.full, ceil(most)) + 1, step)
+    return list(ranks[:: -(-len(ranks) // _MOST_RANKS) or 1])
+
+
+def _undominated(ways: Sequence[Factors]) -> list[Factors]:
+    """The most expensive first; every cheaper one loses more."""
+    kept: list[Factors] = []
+    for way in sorted(ways, key=lambda way: (way.macs, way.parameters, way.error)):
+        if not kept or way.error < kept[-1].error:
+            kept.append(way)
+    return kept[::-1]
+
+
+def _share(way: Factors, weight: Weight, macs: float) -> float:
+    """Of the multiply-accumulates; of a table, which has none, of the parameters."""
+    return way.parameters / weight.size if weight.layer == "Gather" else way.macs / max(macs, 1)
+
+
+def _sizes(weight: Weight, shapes: Shapes) -> Sizes:
+    node = weight.uses[0].node
+    read = shapes.get((node.inputs[0].name if node.inputs[0] is not None else "") or "", ())
+    made = shapes.get(node.outputs[0].name or "", ())
+    if weight.layer == "Conv":
+        return Sizes(read[2:], made[2:], max(made[0] if made else 1, 1))
+    if weight.layer in ("MatMul", "Gemm", "Gather"):
+        rows = prod(made) // max(len(weight.matrix()) if weight.layer != "Gather" else prod(weight.shape[1:]), 1)
+        return Sizes((rows,), (rows,))
+    steps = prod(read[:2])
+    return Sizes((steps,), (steps,))
+
+
+def _multiple(number: float, step: int) -> int:
+    return max(round(number / step) * step, step)
+
+
+def _array(weight: Weight) -> Floats:
+    return weight.matrix().reshape(weight.shape)
+
+
+def _is_spatial(weight: Weight) -> bool:
+    plain = attribute(weight.uses[0].node, "group", 1) == 1
+    return len(weight.shape) == 4 and plain and min(weight.shape[2:]) > 1
+
+
+def _is_tucker(weight: Weight) -> bool:
+    return attribute(weight.uses[0].node, "group", 1) == 1 and prod(weight.shape[2:]) > 1
+
+
+def _is_narrow(weight: Weight) -> bool:
+    return weight.layer == "Conv" and min(weight.shape[:2]) < _NARROW
+
+
+def _along_height(source: LayerInput) -> LayerInput:
+    """What a convolution along the height alone reads."""
+    pads = (source.pads[0], (0, 0))
+    return replace(
+        source,
+        kernel=(source.kernel[0], 1),
+        strides=(source.strides[0], 1),
+        dilations=(source.dilations[0], 1),
+        pads=pads,
+    )
+
+
+def _at_one_place(source: LayerInput) -> LayerInput:
+    """What a convolution of 1 × 1 reads."""
+    ones = (1,) * len(source.kernel)
+    nothing = ((0, 0),) * len(ones)
+    return replace(source, kernel=ones, strides=ones, dilations=ones, pads=nothing, auto_pad="")
