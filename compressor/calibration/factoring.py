@@ -17,7 +17,7 @@ from compressor.graph.model import Model
 from compressor.graph.outlets import Shapes
 from compressor.graph.weights import Weight, attribute
 from compressor.numerics.affine import Doubles, Floats
-from compressor.numerics.low_rank import Spectrum, joined_kernels, spectrum, split_kernel, tucker
+from compressor.numerics.low_rank import joined_kernels, spectrum, split_kernel, tucker
 from compressor.numerics.rounding import output_error
 
 Form = Literal["svd", "channel", "spatial", "tucker2"]
@@ -28,6 +28,32 @@ _NARROW = 128
 
 _LARGEST_SHARE, _LARGEST_SHARE_NARROW = 0.9, 0.7
 """Of the multiply-accumulates: what factors may take, so that two layers are quicker than one (measured)."""
+
+
+class Ranks(NamedTuple):
+    """Which ranks are looked at.
+
+    Attributes:
+        step: they are multiples of this; of what is fast, when None.
+        exact: this one alone.
+    """
+
+    step: int | None = None
+    exact: int | None = None
+
+    def of(self, full: int, most: float, step: int) -> list[int]:
+        """At most two dozen, up to where nothing is saved any more.
+
+        Args:
+            full: the rank that loses nothing.
+            most: the rank from which factors cost as much as the whole.
+            step: what is fast.
+        """
+        if self.exact is not None:
+            return [min(self.exact, full)] if self.exact <= most else []
+        step = self.step or step
+        ranks = range(step, min(full, ceil(most)) + 1, step)
+        return list(ranks[:: -(-len(ranks) // _MOST_RANKS) or 1])
 
 
 class Made(NamedTuple):
@@ -107,7 +133,7 @@ def layers(
     forms: Collection[Form],
     shapes: Shapes,
     data: Dataset | None,
-    round_to: int | None,
+    ranks: Ranks,
     context: Surroundings,
 ) -> Iterator[Layer]:
     """Every layer with its ways to become several.
@@ -118,7 +144,7 @@ def layers(
         forms: that may be taken.
         shapes: of the model's tensors for one sample.
         data: samples whose second moments decide what is lost; every input counts alike when None.
-        round_to: ranks of convolutions are multiples of this; what is fast, when None.
+        ranks: that are looked at.
         context: where to execute the model.
 
     Raises:
@@ -131,8 +157,8 @@ def layers(
         found = collect_moments(model, list(needs.items()), data, context.scratch, context.progress, context.threads)
         moments = dict(found)
     for weight in context.progress.track(weights, "factors", len(weights)):
-        sizes = _sizes(weight, shapes)
-        ways = list(_ways(weight, forms, sizes, moments, round_to))
+        sizes = sizes_of(weight, shapes)
+        ways = list(ways_of(weight, forms, sizes, moments, ranks))
         whole = float(weight.size * prod(sizes.made) * sizes.samples)
         limit = _LARGEST_SHARE_NARROW if _is_narrow(weight) else _LARGEST_SHARE
         pays = [way for way in ways if _share(way, weight, whole) <= limit]
@@ -177,32 +203,40 @@ def _seen(weight: Weight) -> LayerInput | None:
     return layer_input(weight.uses[0]) if len(weight.uses) == 1 else None
 
 
-def _ways(
+def ways_of(
     weight: Weight,
     forms: Collection[Form],
     sizes: Sizes,
     moments: Mapping[LayerInput, Doubles],
-    round_to: int | None,
+    ranks: Ranks,
 ) -> Iterator[Factors]:
+    """All forms and ranks that cost less than the whole layer.
+
+    Args:
+        weight: of the layer.
+        forms: that may be taken.
+        sizes: of what it reads and makes.
+        moments: of what layers read, as far as it was seen.
+        ranks: that are looked at.
+    """
     source = _seen(weight)
     whole = None if source is None else moments.get(source)
     judged = partial(_judged, weight=weight, moments=whole)
     if weight.layer != "Conv":
         if "svd" in forms:
-            yield from map(judged, _products(weight, sizes, whole, round_to))
+            yield from map(judged, _products(weight, sizes, whole, ranks))
         return
-    step = round_to or (16 if min(weight.shape[:2]) >= 64 else 8)
     if "channel" in forms:
-        yield from map(judged, _by_channel(weight, sizes, whole, step))
+        yield from map(judged, _by_channel(weight, sizes, whole, ranks))
     if "spatial" in forms and _is_spatial(weight):
         tall = None if source is None else moments.get(_along_height(source))
-        yield from map(judged, _by_side(weight, sizes, tall, step))
+        yield from map(judged, _by_side(weight, sizes, tall, ranks))
     if "tucker2" in forms and _is_tucker(weight):
         placed = None if source is None else moments.get(_at_one_place(source))
-        yield from map(judged, _by_tucker(weight, sizes, placed, step))
+        yield from map(judged, _by_tucker(weight, sizes, placed, ranks))
 
 
-def _products(weight: Weight, sizes: Sizes, moments: Doubles | None, round_to: int | None) -> Iterator[Factors]:
+def _products(weight: Weight, sizes: Sizes, moments: Doubles | None, ranks: Ranks) -> Iterator[Factors]:
     matrix = weight.matrix()
     outputs, inputs = matrix.shape
     found = spectrum(matrix[None], moments)
@@ -213,12 +247,12 @@ def _products(weight: Weight, sizes: Sizes, moments: Doubles | None, round_to: i
         first, second = (factor[0] for factor in found.factors(rank))
         return Made((first, second), second @ first)
 
-    for rank in _ranks(found, outputs * inputs / (outputs + inputs), round_to or 1):
+    for rank in ranks.of(found.full, outputs * inputs / (outputs + inputs), 1):
         macs = rows * rank * (inputs if table else inputs + outputs)
         yield Factors("svd", (rank,), partial(make, rank), 0.0, macs, rank * (inputs + outputs))
 
 
-def _by_channel(weight: Weight, sizes: Sizes, moments: Doubles | None, step: int) -> Iterator[Factors]:
+def _by_channel(weight: Weight, sizes: Sizes, moments: Doubles | None, ranks: Ranks) -> Iterator[Factors]:
     groups = attribute(weight.uses[0].node, "group", 1)
     shape, matrix = weight.shape, weight.matrix()
     rows, inputs = len(matrix) // groups, matrix.shape[1]
@@ -230,13 +264,13 @@ def _by_channel(weight: Weight, sizes: Sizes, moments: Doubles | None, step: int
         parts = first.reshape(groups * rank, *shape[1:]), second.reshape(-1, rank, *ones)
         return Made(parts, (second @ first).reshape(-1, inputs))
 
-    for rank in _ranks(found, rows * inputs / (rows + inputs), max(step // groups, 1)):
+    for rank in ranks.of(found.full, rows * inputs / (rows + inputs), max(_step(weight) // groups, 1)):
         entries = groups * rank * (rows + inputs)
         macs = prod(sizes.made) * sizes.samples * entries
         yield Factors("channel", (groups * rank,), partial(make, rank), 0.0, macs, entries)
 
 
-def _by_side(weight: Weight, sizes: Sizes, moments: Doubles | None, step: int) -> Iterator[Factors]:
+def _by_side(weight: Weight, sizes: Sizes, moments: Doubles | None, ranks: Ranks) -> Iterator[Factors]:
     array = _array(weight)
     outputs, channels, height, width = array.shape
     found = spectrum(split_kernel(array)[None], moments)
@@ -250,12 +284,12 @@ def _by_side(weight: Weight, sizes: Sizes, moments: Doubles | None, step: int) -
         kernel = np.einsum("rch,orw->ochw", tall[..., 0], wide[:, :, 0], optimize=True)
         return Made((tall, wide), kernel.reshape(outputs, -1))
 
-    for rank in _ranks(found, after * array.size / cost, step):
+    for rank in ranks.of(found.full, after * array.size / cost, _step(weight)):
         entries = rank * (channels * height + outputs * width)
         yield Factors("spatial", (rank,), partial(make, rank), 0.0, rank * cost, entries)
 
 
-def _by_tucker(weight: Weight, sizes: Sizes, moments: Doubles | None, step: int) -> Iterator[Factors]:
+def _by_tucker(weight: Weight, sizes: Sizes, moments: Doubles | None, ranks: Ranks) -> Iterator[Factors]:
     array = _array(weight)
     outputs, channels, *kernel = array.shape
     ones, flat = (1,) * len(kernel), array.reshape(outputs, channels, -1, 1)
@@ -266,8 +300,11 @@ def _by_tucker(weight: Weight, sizes: Sizes, moments: Doubles | None, step: int)
         parts = first, found.core.reshape(outer, inner, *kernel), last
         return Made(parts, found.kernel().reshape(outputs, -1))
 
-    shares = np.linspace(0.1, 0.9, 9)
-    for inner, outer in dict.fromkeys((_multiple(channels * s, step), _multiple(outputs * s, step)) for s in shares):
+    step, shares = ranks.step or _step(weight), np.linspace(0.1, 0.9, 9)
+    pairs = dict.fromkeys((_multiple(channels * s, step), _multiple(outputs * s, step)) for s in shares)
+    if ranks.exact is not None:
+        pairs = {(min(ranks.exact, channels), min(ranks.exact, outputs)): None}
+    for inner, outer in pairs:
         if inner <= channels and outer <= outputs and (inner, outer) != (channels, outputs):
             before, behind = inner * channels, outer * (inner * prod(kernel) + outputs)
             macs = (prod(sizes.read) * before + prod(sizes.made) * behind) * sizes.samples
@@ -281,12 +318,6 @@ def _judged(way: Factors, weight: Weight, moments: Doubles | None) -> Factors:
     seen = np.eye(matrix.shape[1])[None] if moments is None else moments
     grouped = groups, -1, matrix.shape[1]
     return replace(way, error=output_error(matrix.reshape(grouped), way.make().matrix.reshape(grouped), seen))
-
-
-def _ranks(found: Spectrum, most: float, step: int) -> list[int]:
-    """At most two dozen, multiples of a step, up to where nothing is saved any more."""
-    ranks = range(step, min(found.full, ceil(most)) + 1, step)
-    return list(ranks[:: -(-len(ranks) // _MOST_RANKS) or 1])
 
 
 def _undominated(ways: Sequence[Factors]) -> list[Factors]:
@@ -303,7 +334,13 @@ def _share(way: Factors, weight: Weight, macs: float) -> float:
     return way.parameters / weight.size if weight.layer == "Gather" else way.macs / max(macs, 1)
 
 
-def _sizes(weight: Weight, shapes: Shapes) -> Sizes:
+def sizes_of(weight: Weight, shapes: Shapes) -> Sizes:
+    """Positions for one sample.
+
+    Args:
+        weight: of a layer.
+        shapes: of all tensors.
+    """
     node = weight.uses[0].node
     read = shapes.get((node.inputs[0].name if node.inputs[0] is not None else "") or "", ())
     made = shapes.get(node.outputs[0].name or "", ())
@@ -314,6 +351,11 @@ def _sizes(weight: Weight, shapes: Shapes) -> Sizes:
         return Sizes((rows,), (rows,))
     steps = prod(read[:2])
     return Sizes((steps,), (steps,))
+
+
+def _step(weight: Weight) -> int:
+    """Ranks of a convolution that are fast."""
+    return 16 if min(weight.shape[:2]) >= 64 else 8
 
 
 def _multiple(number: float, step: int) -> int:

@@ -20,7 +20,7 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from compressor.calibration.factoring import Factors, Form, Layer, insert, layers, trial
+from compressor.calibration.factoring import Factors, Form, Layer, Ranks, insert, layers, trial
 from compressor.calibration.repair import Fit, fits, repair
 from compressor.data import held_out
 from compressor.errors import PassError
@@ -127,7 +127,9 @@ class Factorize(Pass):
         shapes = observe_shapes(model, context.feeds(), context.scratch)
         data = None if context.calibration is None or not self.whiten else held_out(context.calibration)[0]
         found = []
-        for layer in layers(model, weights, _FORMS[self.method], shapes, data, self.round_to, context):
+        for layer in layers(
+            model, weights, _FORMS[self.method], shapes, data, Ranks(self.round_to, self.rank), context
+        ):
             if layer.ways:
                 found.append(layer)
             else:
