@@ -363,6 +363,25 @@ class GroupInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class SpectrumInfo:
+    """How near a layer's weight is to one of low rank.
+
+    Attributes:
+        name: of the layer.
+        layer: operator type.
+        rank: the rank that loses nothing.
+        kept: share of the power of the weights that is kept at a quarter, a half and three quarters of it.
+        even: the rank from which two factors take as many parameters as the weight.
+    """
+
+    name: str
+    layer: str
+    rank: int
+    kept: tuple[float, float, float]
+    even: int
+
+
+@dataclass(frozen=True, slots=True)
 class Inspection:
     """A model, looked at.
 
@@ -380,6 +399,7 @@ class Inspection:
         kernels: family -> (layers in integer kernels, layers).
         quantized: layers that are quantized already.
         groups: of channels that go together; empty when they were not asked for.
+        spectrum: of layers that could become two; empty when it was not asked for.
         note: why something could not be counted; empty when all could.
         notes: what became of the file when it was opened.
     """
@@ -397,6 +417,7 @@ class Inspection:
     kernels: Mapping[str, tuple[int, int]]
     quantized: int
     groups: tuple[GroupInfo, ...]
+    spectrum: tuple[SpectrumInfo, ...]
     note: str
     notes: tuple[str, ...] = ()
 

@@ -13,6 +13,9 @@ def inspect(
     groups: Annotated[
         bool, typer.Option("--groups", help="List which channels go together, and which must stay.")
     ] = False,
+    spectrum: Annotated[
+        bool, typer.Option("--spectrum", help="List how much of each weight a low rank would keep.")
+    ] = False,
     trust: TrustOption = False,
     input_: InputOption = None,
     json: JsonOption = None,
@@ -28,7 +31,7 @@ def inspect(
     from compressor.render.overview import draw_inspection
 
     claim_json(json, (model,), overwrite)
-    found = inspect_model(source_of(model, trust, input_), groups)
+    found = inspect_model(source_of(model, trust, input_), groups, spectrum)
     if json is not None:
         write_json({"schema_version": 1, **asdict(found)}, json)
     if json != "-":

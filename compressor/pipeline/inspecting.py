@@ -7,24 +7,27 @@ from tempfile import gettempdir
 from compressor.data import RandomSource
 from compressor.errors import CompressorError
 from compressor.graph.channels import Channels, prepare
+from compressor.graph.factors import factor_refusal
 from compressor.graph.model import Model
 from compressor.graph.opening import ModelSource, opened
 from compressor.graph.refusals import already_quantized
 from compressor.graph.weights import Weight
+from compressor.numerics.low_rank import spectrum
 from compressor.pipeline.measuring import kernels
 from compressor.pipeline.workspace import scratch_folder
-from compressor.report import GroupInfo, Inspection, LayerInfo
+from compressor.report import GroupInfo, Inspection, LayerInfo, SpectrumInfo
 from compressor.runtime.macs import count_macs
 from compressor.runtime.ort import Session
 from compressor.runtime.shapes import observe_shapes
 
 
-def inspect_model(source: ModelSource, groups: bool = False) -> Inspection:
+def inspect_model(source: ModelSource, groups: bool = False, spectra: bool = False) -> Inspection:
     """Look at a model file.
 
     Args:
         source: the file.
         groups: whether to find out which channels go together.
+        spectra: whether to find out which weights are near to ones of low rank.
 
     Raises:
         ModelError: it cannot be read, or ONNX Runtime cannot run it.
@@ -51,6 +54,7 @@ def inspect_model(source: ModelSource, groups: bool = False) -> Inspection:
         kernels=executed,
         quantized=sum(1 for _ in already_quantized(model)),
         groups=found,
+        spectrum=tuple(_spectra(model)) if spectra else (),
         note=note,
         notes=given.notes,
     )
@@ -76,6 +80,18 @@ def _groups(model: Model, scratch: Path) -> Iterator[GroupInfo]:
             tuple(dict.fromkeys(place.weight.name for place in places)) for places in (group.makers, group.readers)
         )
         yield GroupInfo(group.name, group.kind, group.width, makers, readers, group.entries, group.reason)
+
+
+def _spectra(model: Model) -> Iterator[SpectrumInfo]:
+    """Of all layers that could become two, in order."""
+    for weight in model.weights():
+        if factor_refusal(weight) is not None:
+            continue
+        matrix = weight.matrix()
+        errors = spectrum(matrix[None]).errors()
+        full, (rows, columns) = len(errors) - 1, matrix.shape
+        quarter, half, most = (float(1 - errors[-(-full * part // 4)]) for part in (1, 2, 3))
+        yield SpectrumInfo(weight.name, weight.layer, full, (quarter, half, most), rows * columns // (rows + columns))
 
 
 def _of(weight: Weight, macs: dict[str, int]) -> int | None:

@@ -38,6 +38,8 @@ def draw_inspection(found: Inspection, every_layer: bool, console: Console) -> N
     if found.groups:
         _section(console, _groups(found))
         _section(console, _frozen(found))
+    if found.spectrum:
+        _section(console, _spectrum(found))
     for note in found.notes:
         console.print(Text(f"note: {note}", style="dim"))
     if found.note:
@@ -133,6 +135,15 @@ def _frozen(found: Inspection) -> Section:
         if group.reason
     )
     return Section("Groups that must stay", ("group", "units", "width", "why"), rows)
+
+
+def _spectrum(found: Inspection) -> Section:
+    rows = tuple(
+        (entry.name, entry.layer, str(entry.rank), *(f"{share:.1%}" for share in entry.kept), str(entry.even))
+        for entry in found.spectrum
+    )
+    head = ("layer", "type", "full rank", "a quarter keeps", "a half", "three quarters", "pays below")
+    return Section("Power of the weights that a low rank keeps", head, rows)
 
 
 def _first_line(step: type[Pass]) -> str:

@@ -13,7 +13,7 @@ from compressor.progress import Silent
 from compressor.report import Change, Finding, Skip
 from compressor.runtime.macs import count_macs
 from tests.cli import tiny
-from tests.cli.calling import Values, refused, write_recipe
+from tests.cli.calling import Values, call, refused, write_recipe
 from tests.models import Array, Floats, floats, graph, load, outputs
 from tests.passes.findings import entries, passed, reasons
 
@@ -149,3 +149,14 @@ def test_settings_that_make_no_sense_are_refused_in_one_line(fields: Values, sai
     _network(tmp_path)
     recipe = write_recipe(tmp_path, passes=[{"type": "factorize", **fields}])
     assert len(refused(tmp_path, 2, "run", recipe, says=(said,))) == 1
+
+
+def test_inspect_shows_what_a_low_rank_would_keep(tmp_path: Path) -> None:
+    _network(tmp_path)
+    found = call(tmp_path, "inspect", "model.onnx", "--spectrum", "--json", "-").record()["spectrum"]
+    assert isinstance(found, list)
+    shown = {entry["name"]: entry for entry in found}
+    assert shown["full"]["kept"] == pytest.approx([0.25, 0.5, 0.75], abs=1e-3)
+    assert shown["one"]["kept"][0] > 0.9
+    assert shown["one"]["even"] == 64 * 48 // (64 + 48)
+    assert "a quarter keeps" in call(tmp_path, "inspect", "model.onnx", "--spectrum").out
