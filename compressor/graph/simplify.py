@@ -8,6 +8,7 @@ import onnx_ir as ir
 from compressor.graph.cast import LEAST_ENTRIES
 from compressor.graph.edit import bypass
 from compressor.graph.fold import Folded, fold_affine, merge_biases
+from compressor.graph.merging import merge_layers
 from compressor.graph.model import Model
 from compressor.graph.reading import initializers, keeping_outputs
 from compressor.graph.weights import find_weights, uses_of
@@ -37,6 +38,7 @@ def simplify(model: Model) -> Iterator[Folded]:
     _restore_names(model.ir, names)
     yield from merge_biases(model.ir)
     yield from fold_affine(model.ir)
+    yield from merge_layers(model.ir)
     _make_contiguous(model.ir)
     common.DeduplicateHashedInitializersPass()(model.ir)
     common.RemoveUnusedNodesPass()(model.ir)
