@@ -11,10 +11,8 @@ Afterwards the last of the layers in a row is fitted, by least squares, to what 
 it gets from those before, which are in factors already.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -22,6 +20,7 @@ from pydantic import Field, model_validator
 
 from compressor.calibration.factoring import Factors, Form, Layer, Ranks, insert, layers, trial
 from compressor.calibration.repair import Fit, fits, repair
+from compressor.calibration.timing import time_ratio, within_time
 from compressor.data import held_out
 from compressor.errors import PassError
 from compressor.evaluate.judge import Judge
@@ -33,7 +32,6 @@ from compressor.numerics.affine import Doubles
 from compressor.numerics.allocation import Candidates, least_loss, least_size
 from compressor.passes.base import Context, Pass
 from compressor.report import Change, Finding, Skip
-from compressor.runtime import latency
 from compressor.runtime.macs import count_macs
 from compressor.runtime.shapes import observe_shapes
 
@@ -47,7 +45,6 @@ _FORMS: dict[str, tuple[Form, ...]] = {
 _BUDGETS = ("macs", "parameters", "latency", "drift", "energy", "ratio", "rank")
 _TRIALS = 6
 _CLOSE = 0.97
-_SECONDS = 1.5
 
 Choice = list[Factors | None]
 """For every layer its factors, or None where it stays as it is."""
@@ -170,7 +167,7 @@ class Factorize(Pass):
         fixed = whole - sum(float(cost[0]) for cost in costs)
         if self.macs is not None:
             return _within(found, losses, costs, self.macs * whole - fixed, "macs")
-        return _within_latency(
+        return within_time(
             self.latency or 1.0,
             lambda share: _within(found, losses, costs, share * whole - fixed, "latency"),
             lambda choice: _time(model, found, choice, context),
@@ -241,35 +238,15 @@ def _within_drift(
     return best
 
 
-def _within_latency(wanted: float, within: Callable[[float], Choice], timed: Callable[[Choice], float]) -> Choice:
-    """A choice whose time, measured, is near the one that is wanted."""
-    share, best, reached, tried = wanted, None, 0.0, []
-    for _ in range(_TRIALS):
-        choice = within(share)
-        tried.append(timed(choice))
-        if reached < tried[-1] <= wanted:
-            best, reached = choice, tried[-1]
-        if reached >= _CLOSE * wanted:
-            break
-        share = min(share * wanted / tried[-1], 0.99)
-    if best is None:
-        raise PassError(f"latency {wanted:g} is not reached; the nearest was {min(tried):.2f}; ask for less")
-    return best
-
-
 def _time(model: Model, found: Sequence[Layer], choice: Choice, context: Context) -> float:
-    """Of an execution, as a share of that of the model as it is, measured in turn."""
-    with TemporaryDirectory(dir=context.scratch) as folder:
-        before, after = Path(folder) / "before.onnx", Path(folder) / "after.onnx"
-        model.save(before)
-        copy = model.copy()
-        weights = {weight.value.name: weight for weight in copy.weights()}
-        for layer, way in zip(found, choice, strict=True):
-            if way is not None:
-                insert(weights[layer.weight.value.name], way)
-        settle(copy.ir)
-        copy.save(after)
-        return latency.compare(before, after, context.feeds(), seconds=_SECONDS).ratio.median
+    """Of an execution, as a share of that of the model as it is."""
+    copy = model.copy()
+    weights = {weight.value.name: weight for weight in copy.weights()}
+    for layer, way in zip(found, choice, strict=True):
+        if way is not None:
+            insert(weights[layer.weight.value.name], way)
+    settle(copy.ir)
+    return time_ratio(model, copy, context.feeds(), context.scratch)
 
 
 def _of_ratio(layer: Layer, ratio: float) -> Factors | None:

@@ -14,7 +14,7 @@ Which must go together is found in the graph alone (`graph/channels`). Three thi
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Literal, Self
 
@@ -23,7 +23,7 @@ from pydantic import Field, model_validator
 from compressor.calibration.narrowing import Cost, dropped_units, widths_of_equal_share, widths_of_least_loss
 from compressor.calibration.prospects import Prospect, by_gradients, by_magnitude, by_second_order, narrowed
 from compressor.calibration.repair import Fitted, fits, repair
-from compressor.calibration.timing import time_of_layers, time_without
+from compressor.calibration.timing import time_of_layers, time_without, within_time
 from compressor.data import Dataset, held_out
 from compressor.errors import PassError
 from compressor.evaluate.judge import Judge
@@ -45,9 +45,6 @@ _NARROW = 64
 """Channels below which half a block is worth it."""
 
 _MOST_WIDTHS = 24
-_TRIALS = 5
-_CLOSE = 0.97
-"""Share of the latency wanted that is near enough to it."""
 
 
 class PruneChannels(Pass):
@@ -221,31 +218,12 @@ class PruneChannels(Pass):
             dropped = dropped_units(prospects, widths)
             return time_without(model, channels, dropped, context.feeds(), context.scratch)
 
-        return self._within_latency(lambda share: self._within(prospects, losses, cost, share), timed)
+        return within_time(self.latency or 1.0, lambda share: self._within(prospects, losses, cost, share), timed)
 
     def _within(self, prospects: Sequence[Prospect], losses: Sequence[Doubles], cost: Cost, share: float) -> list[int]:
         if self.scope == "layer":
             return widths_of_equal_share(prospects, cost, share * cost(()))
         return widths_of_least_loss(prospects, losses, cost, share * cost(()))
-
-    def _within_latency(
-        self, within: Callable[[float], list[int]], timed: Callable[[Sequence[int]], float]
-    ) -> list[int]:
-        """Widths whose time, measured, is near the one that is wanted: what their layers take alone is not all."""
-        wanted = share = self.latency or 1.0
-        best: list[int] = []
-        reached, tried = 0.0, []
-        for _ in range(_TRIALS):
-            widths = within(share)
-            tried.append(timed(widths))
-            if reached < tried[-1] <= wanted:
-                best, reached = widths, tried[-1]
-            if reached >= _CLOSE * wanted:
-                break
-            share = min(share * wanted / tried[-1], 0.99)
-        if not best:
-            raise PassError(f"latency {wanted:g} is not reached; the nearest was {min(tried):.2f}; ask for less")
-        return best
 
 
 def _frozen(group: ChannelGroup) -> Skip:

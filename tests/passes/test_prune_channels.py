@@ -129,7 +129,7 @@ NONSENSE: list[tuple[Values, str]] = [
     ({"macs": 0.5, "structure": ["filters"]}, "channels"),
     ({"macs": 0.5, "structure": []}, "structure"),
     ({"macs": 0.5, "round_to": 0}, "round_to"),
-    ({"macs": 0.5, "importance": "taylor"}, "second_order"),
+    ({"macs": 0.5, "importance": "fisher"}, "second_order"),
 ]
 
 
