@@ -73,7 +73,7 @@ def _foldable(weight: Weight) -> bool:
     if weight.value.is_graph_output() or weight.uses[0].idx != 1 or weight.dtype == "float64":
         return False
     plain = node.op_type != "Gemm" or (_scalar(node, "alpha") == 1 and _scalar(node, "beta") == 1)
-    return plain and _bias(weight) is not None
+    return plain and layer_bias(weight) is not None
 
 
 def _scalar(node: ir.Node, name: str) -> float:
@@ -88,7 +88,7 @@ def _fold_following(weight: Weight) -> Folded | None:
     uses = [Use(*use) for use in output.uses()]
     if len(uses) != 1 or output.is_graph_output() or uses[0].node.graph is not node.graph:
         return None
-    matrix, bias = weight.matrix(), _bias(weight)
+    matrix, bias = weight.matrix(), layer_bias(weight)
     ndim = 2 if node.op_type == "Gemm" else len(weight.shape)
     affine = _affine(uses[0], len(matrix), ndim)
     if affine is None or bias is None:
@@ -105,7 +105,7 @@ def _fold_preceding(weight: Weight) -> Folded | None:
         return None
     if len(source.uses()) != 1 or source.is_graph_output() or producer.graph is not node.graph:
         return None
-    matrix, bias = weight.matrix(), _bias(weight)
+    matrix, bias = weight.matrix(), layer_bias(weight)
     affine = _batch_normalization(producer)
     if affine is None or bias is None or matrix.shape[1] % len(affine.scale):
         return None
@@ -177,7 +177,7 @@ def _unpadded(node: ir.Node) -> bool:
     return not same and (pads is None or not any(pads.as_ints()))
 
 
-def _bias(weight: Weight) -> Floats | None:
+def layer_bias(weight: Weight) -> Floats | None:
     """(outputs,), zeros when the layer has none; None when it is computed or of another shape."""
     node, outputs = weight.uses[0].node, len(weight.matrix())
     value = node.inputs[2] if len(node.inputs) > 2 else None

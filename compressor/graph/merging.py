@@ -9,10 +9,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from compressor.graph.edit import constant, new_initializer, remove_if_unused
-from compressor.graph.fold import Folded
+from compressor.graph.edit import new_initializer, remove_if_unused
+from compressor.graph.fold import Folded, layer_bias
 from compressor.graph.weights import Weight, attribute, find_weights, layout_of
-from compressor.numerics.affine import Floats
 
 _PRODUCTS = ("MatMul", "Gemm")
 
@@ -40,7 +39,7 @@ def _fit_together(first: Weight, second: Weight) -> bool:
     nodes = first.uses[0].node, second.uses[0].node
     if nodes[0].graph is not nodes[1].graph or first.uses[0].idx != 1 or second.uses[0].idx != 1:
         return False
-    if any(_bias(weight) is None for weight in (first, second)) or first.dtype != second.dtype:
+    if any(layer_bias(weight) is None for weight in (first, second)) or first.dtype != second.dtype:
         return False
     if all(node.op_type == "Conv" for node in nodes):
         return attribute(nodes[0], "group", 1) == 1 and _at_one_place(second)
@@ -96,21 +95,10 @@ def _merged(first: Weight, second: Weight) -> Folded:
 
 def _added(first: Weight, second: Weight) -> NDArray[np.generic]:
     """The bias of both together, (outputs,)."""
-    one, other = _bias(first), _bias(second)
+    one, other = layer_bias(first), layer_bias(second)
     if one is None or other is None:
         raise ValueError(f"{second.name}: a bias is computed")
     return (second.matrix() @ one + other).astype(second.dtype)
-
-
-def _bias(weight: Weight) -> Floats | None:
-    """(outputs,), zeros when there is none; None when it is computed."""
-    node, outputs = weight.uses[0].node, len(weight.matrix())
-    if len(node.inputs) < 3 or node.inputs[2] is None:
-        return np.zeros(outputs, np.float32)
-    array = constant(node.inputs[2])
-    if array is None or array.shape not in ((), (1,), (outputs,), (1, outputs)):
-        return None
-    return np.broadcast_to(array.reshape(-1), (outputs,)).astype(np.float32)
 
 
 def _as_stored(second: Weight, matrix: NDArray[np.generic]) -> NDArray[np.generic]:
