@@ -8,8 +8,16 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from compressor.graph.edit import new_initializer, new_node, remove_if_unused, replace
-from compressor.graph.weights import FLOATS, Weight, attribute, layout_of
+from compressor.graph.edit import (
+    graph_of,
+    new_initializer,
+    new_node,
+    redirect,
+    remove_if_unused,
+    replace,
+    take_over_output,
+)
+from compressor.graph.weights import FLOATS, Weight, attribute, layout_of, uses_of
 from compressor.numerics.affine import Floats
 
 _PRODUCTS = ("MatMul", "Gemm")
@@ -86,6 +94,29 @@ def insert_factors(weight: Weight, first: Floats, second: Floats) -> None:
     remove_if_unused(weight.value)
 
 
+def insert_correction(weight: Weight, first: Floats, second: Floats) -> None:
+    """Add to what a product makes what two thin products make of its input.
+
+    Args:
+        weight: of a product that is still as it was; it may be replaced afterwards.
+        first: (rank, inputs).
+        second: (outputs, rank).
+    """
+    graph, name, kind = _home(weight), weight.value.name or "", weight.value.dtype
+    thin = new_initializer(graph, f"{name}_first", np.ascontiguousarray(first.T).astype(weight.dtype))
+    wide = new_initializer(graph, f"{name}_second", np.ascontiguousarray(second.T).astype(weight.dtype))
+    for node, _ in weight.uses:
+        made, readers = node.outputs[0], uses_of(node.outputs[0])
+        narrow = _first_product(node, thin, f"{node.name}_first", kind)
+        missing = new_node("MatMul", [narrow.outputs[0], wide], f"{node.name}_missing", kind)
+        whole = new_node("Add", [made, missing.outputs[0]], f"{node.name}_corrected", kind)
+        whole.outputs[0].shape = made.shape
+        graph_of(node).insert_after(node, [missing, whole])
+        redirect(readers, whole.outputs[0])
+        if made.is_graph_output():
+            take_over_output(graph_of(node), made, whole.outputs[0])
+
+
 def insert_convolutions(weight: Weight, kernels: Sequence[Kernel]) -> None:
     """Let a convolution be computed by several.
 
@@ -119,10 +150,7 @@ def _first_product(node: ir.Node, thin: ir.Value, name: str, dtype: ir.DataType 
         product = new_node("Gemm", [x, thin], name, dtype, {"transA": 1})
     else:
         product = new_node("MatMul", [x, thin], name, dtype)
-    graph = node.graph
-    if graph is None:
-        raise ValueError(f"{node.name} is in no graph")
-    graph.insert_before(node, product)
+    graph_of(node).insert_before(node, product)
     return product
 
 

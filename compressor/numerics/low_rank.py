@@ -73,6 +73,22 @@ def spectrum(weights: Floats, moments: Doubles | None = None) -> Spectrum:
     return Spectrum(left, values, np.linalg.solve(root.swapaxes(1, 2), right.swapaxes(1, 2)).swapaxes(1, 2))
 
 
+def correction(missing: Floats, rank: int, moments: Doubles | None = None) -> tuple[Floats, Floats]:
+    """What makes up best for an error of a weight: first (rank, inputs), then (outputs, rank).
+
+    Zhang et al. 2024, "LQER": low-rank quantization error reconstruction.
+
+    Args:
+        missing: W - Ŵ, (outputs, inputs).
+        rank: of the product.
+        moments: H, (1, inputs, inputs), or larger where inputs were added to fill up blocks; all alike when None.
+    """
+    width = missing.shape[1]
+    found = spectrum(missing[None], None if moments is None else moments[:, :width, :width])
+    first, second = found.factors(min(rank, found.full))
+    return first[0], second[0]
+
+
 def whitening(moments: Doubles) -> Doubles:
     """S, lower, with SSᵀ = H, made well conditioned: (groups, inputs, inputs)."""
     mean = np.einsum("gii->g", moments) / moments.shape[1]

@@ -24,6 +24,7 @@ from compressor.calibration.scaling import scale_inputs
 from compressor.data import Settings
 from compressor.graph.blockwise import insert_block_dequantization, insert_block_embedding, insert_block_product
 from compressor.graph.edit import settle
+from compressor.graph.factors import insert_correction
 from compressor.graph.lookup import insert_packed_lookup, lookup_refusal
 from compressor.graph.model import Model
 from compressor.graph.packing import has_blocks, store_product
@@ -34,6 +35,7 @@ from compressor.graph.storage import insert_storage
 from compressor.graph.weights import Weight
 from compressor.numerics.divergence import relative_error
 from compressor.numerics.levels import Bits
+from compressor.numerics.low_rank import correction
 from compressor.numerics.schemes import Granularity, Scheme
 from compressor.passes.base import Budget, Context, Names, Pass, chosen_bits
 from compressor.report import Change, Finding, Note, Skip
@@ -62,6 +64,11 @@ class LayerSettings(Settings):
         "second_order: so that the layer's output errs least on it; learned: then also by gradients, so that stretches "
         "of layers err least (needs torch, takes minutes); when left out, second_order where there is calibration "
         "data, else nearest",
+    )
+    compensate_rank: Annotated[int, Field(ge=0, le=1024)] = Field(
+        default=0,
+        description="rank of two thin float products beside each product, which make up for what its codes lose; worth "
+        "it with very few bits. 0: none",
     )
 
 
@@ -224,7 +231,13 @@ class QuantizeWeights(LayerSettings, Pass):
         order, coded = fulfilled.order, fulfilled.coded
         weight, compute = order.weight, order.scheme.compute
         name, layer, bytes_before = weight.name, weight.layer, weight.nbytes
-        error, why = relative_error(weight.matrix(), fulfilled.rounded()), small.get(weight.value.name or "")
+        rank, corrected = self._settings(weight).compensate_rank if _is_product(weight) else 0, 0
+        why, made = small.get(weight.value.name or ""), fulfilled.rounded()
+        if rank:
+            first, second = correction(weight.matrix() - made, rank, fulfilled.moments)
+            insert_correction(weight, first, second)
+            made, corrected = made + second @ first, first.nbytes + second.nbytes
+        error = relative_error(weight.matrix(), made)
         if why or not (_is_product(weight) or _is_table(weight)):
             insert_storage(model.ir, weight, coded)
         elif layer == "Gather" and order.scheme.bits == 3:
@@ -237,8 +250,8 @@ class QuantizeWeights(LayerSettings, Pass):
             insert_block_dequantization(weight, coded)
         else:
             insert_block_product(weight, coded)
-        detail = f"{order.scheme}; in float: {why}" if why else f"{order.scheme}"
-        return Change(name, layer, detail, error, bytes_before, coded.nbytes, bits=order.scheme.bits)
+        detail = f"{order.scheme}{f', rank {rank} beside' if rank else ''}{f'; in float: {why}' if why else ''}"
+        return Change(name, layer, detail, error, bytes_before, coded.nbytes + corrected, bits=order.scheme.bits)
 
 
 def _refuse_combination(settings: LayerSettings, compute: str, layout: str, symmetric: bool) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from compressor.numerics.low_rank import joined_kernels, spectrum, split_kernel, tucker
+from compressor.numerics.low_rank import correction, joined_kernels, spectrum, split_kernel, tucker
 
 RNG = np.random.default_rng(4)
 
@@ -109,3 +109,11 @@ def test_tucker_loses_what_it_says_and_less_with_more_ranks() -> None:
             np.square(found.kernel() - weights).sum() / np.square(weights).sum(), abs=1e-5
         )
     assert errors == sorted(errors, reverse=True)
+
+
+def test_a_correction_takes_most_of_an_error_of_low_rank() -> None:
+    weights = _floats(12, 20)
+    missing = (_floats(12, 3) @ _floats(3, 20) + 0.01 * _floats(12, 20)).astype(np.float32)
+    first, second = correction(missing, 3)
+    assert np.square(missing - second @ first).sum() < 1e-3 * np.square(missing).sum()
+    assert correction(weights, 50)[0].shape == (12, 20)

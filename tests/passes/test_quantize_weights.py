@@ -432,3 +432,22 @@ def test_settings_and_overrides_survive_writing(tmp_path: Path) -> None:
     recipe, _ = load(write_recipe(tmp_path, passes=[step]))
     (tmp_path / "again.yaml").write_text(dump(recipe, tmp_path))
     assert load(tmp_path / "again.yaml")[0] == recipe
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"bits": 2}, {"bits": 2, "compute": "float"}, {"bits": 4, "compute": "float", "format": "standard"}],
+    ids=str,
+)
+def test_thin_products_beside_make_up_for_what_codes_lose(settings: Values, tmp_path: Path) -> None:
+    _products(tmp_path / "model.onnx")
+    data, noise, sizes = _samples(tmp_path), [], []
+    for rank in (0, 4, 16):
+        step = WEIGHTS | settings | {"compensate_rank": rank}
+        recipe = write_recipe(tmp_path, passes=[step], data=data, verify=UNBOUND)
+        report = done(tmp_path, "run", recipe, "--overwrite", "--json", "-").record()
+        noise.append(_noise(tmp_path))
+        sizes.append(int(str(entries(report, "changes")["second"]["bytes_after"])))
+    assert noise[2] < noise[1] < noise[0]
+    assert noise[2] < 0.7 * noise[0]
+    assert sizes[1] - sizes[0] == 4 * 4 * (48 + 40)
