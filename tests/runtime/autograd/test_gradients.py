@@ -261,3 +261,17 @@ def test_a_loop_is_differentiated_turn_by_turn(tmp_path: Path) -> None:
     w = network.trained["w"].detach().clone().requires_grad_(True)
     (x @ w @ w @ w).sum().backward()
     torch.testing.assert_close(network.trained["w"].grad, w.grad)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4])
+def test_quantizers_let_a_share_of_the_entries_pass(share: float, tmp_path: Path) -> None:
+    body = "q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z)"
+    arrays = {"s": np.float32(0.5).reshape(()), "z": np.uint8(128).reshape(())}
+    network = Network(load(graph("float[N] x => float[N] y", body, **arrays), tmp_path))
+    x = torch.linspace(-3, 3, 1001).requires_grad_()
+    network.let_pass(share)
+    (y,) = network(x)
+    rounded = torch.round(x / 0.5) * 0.5
+    passed = (y == x) & (y != rounded)
+    assert bool((passed | ((y - rounded).abs() < 1e-6)).all())
+    assert float(passed.float().mean()) == pytest.approx(share, abs=0.06)
