@@ -272,6 +272,7 @@ def test_quantizers_let_a_share_of_the_entries_pass(share: float, tmp_path: Path
     network.let_pass(share)
     (y,) = network(x)
     rounded = torch.round(x / 0.5) * 0.5
-    passed = (y == x) & (y != rounded)
-    assert bool((passed | ((y - rounded).abs() < 1e-6)).all())
+    stays, passes = (y - rounded).abs() < 1e-4, (y - x).abs() < 1e-4
+    assert bool((stays | passes).all())
+    passed = passes & ~stays
     assert float(passed.float().mean()) == pytest.approx(share, abs=0.06)
