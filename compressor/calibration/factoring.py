@@ -17,12 +17,14 @@ from compressor.graph.model import Model
 from compressor.graph.outlets import Shapes
 from compressor.graph.weights import Weight, attribute
 from compressor.numerics.affine import Doubles, Floats
-from compressor.numerics.low_rank import joined_kernels, spectrum, split_kernel, tucker
+from compressor.numerics.low_rank import canonical, joined_kernels, spectrum, split_kernel, tucker
 from compressor.numerics.rounding import output_error
 
-Form = Literal["svd", "channel", "spatial", "tucker2"]
+Form = Literal["svd", "channel", "spatial", "tucker2", "cp"]
 
 _MOST_RANKS = 24
+_CP_EVERY = 4
+"""Of the ranks that are looked at, those for which three factors are found: it takes many sweeps."""
 _NARROW = 128
 """Channels of a convolution below which a second convolution costs more than it counts."""
 
@@ -73,7 +75,7 @@ class Factors:
     """One way for a layer to become several.
 
     Attributes:
-        form: svd, of a product; channel, spatial or tucker2, of a convolution.
+        form: svd, of a product; channel, spatial, tucker2 or cp, of a convolution.
         ranks: channels in between, from input to output.
         make: the factors.
         error: share of the output's power that is lost.
@@ -173,8 +175,10 @@ def insert(weight: Weight, way: Factors) -> None:
         insert_factors(weight, *parts)
         return
     everything = tuple(range(len(weight.shape) - 2))
-    axes = {"channel": (everything, ()), "spatial": ((0,), (1,)), "tucker2": ((), everything, ())}[way.form]
-    insert_convolutions(weight, [Kernel(part, along) for part, along in zip(parts, axes, strict=True)])
+    between = (), everything, ()
+    axes = {"channel": (everything, ()), "spatial": ((0,), (1,)), "tucker2": between, "cp": between}[way.form]
+    alone = [way.form == "cp" and along == everything for along in axes]
+    insert_convolutions(weight, [Kernel(*kernel) for kernel in zip(parts, axes, alone, strict=True)])
 
 
 def trial(model: Model, weight: Weight, way: Factors) -> Model:
@@ -195,7 +199,7 @@ def _needs(weight: Weight, forms: Collection[Form]) -> Iterator[tuple[LayerInput
     yield source, width
     if "spatial" in forms and _is_spatial(weight):
         yield _along_height(source), width // weight.shape[3]
-    if "tucker2" in forms and _is_tucker(weight):
+    if {"tucker2", "cp"} & set(forms) and _is_tucker(weight):
         yield _at_one_place(source), weight.shape[1]
 
 
@@ -231,9 +235,12 @@ def ways_of(
     if "spatial" in forms and _is_spatial(weight):
         tall = None if source is None else moments.get(_along_height(source))
         yield from map(judged, _by_side(weight, sizes, tall, ranks))
-    if "tucker2" in forms and _is_tucker(weight):
+    if _is_tucker(weight):
         placed = None if source is None else moments.get(_at_one_place(source))
-        yield from map(judged, _by_tucker(weight, sizes, placed, ranks))
+        if "tucker2" in forms:
+            yield from map(judged, _by_tucker(weight, sizes, placed, ranks))
+        if "cp" in forms:
+            yield from map(judged, _by_places(weight, sizes, placed, ranks))
 
 
 def _products(weight: Weight, sizes: Sizes, moments: Doubles | None, ranks: Ranks) -> Iterator[Factors]:
@@ -309,6 +316,26 @@ def _by_tucker(weight: Weight, sizes: Sizes, moments: Doubles | None, ranks: Ran
             before, behind = inner * channels, outer * (inner * prod(kernel) + outputs)
             macs = (prod(sizes.read) * before + prod(sizes.made) * behind) * sizes.samples
             yield Factors("tucker2", (inner, outer), partial(make, inner, outer), 0.0, macs, before + behind)
+
+
+def _by_places(weight: Weight, sizes: Sizes, moments: Doubles | None, ranks: Ranks) -> Iterator[Factors]:
+    array = _array(weight)
+    outputs, channels, *kernel = array.shape
+    ones, places = (1,) * len(kernel), prod(kernel)
+    flat = array.reshape(outputs, channels, places)
+
+    def make(rank: int) -> Made:
+        found = canonical(flat, rank, None if moments is None else moments[0])
+        first, last = found.first.reshape(rank, channels, *ones), found.last.reshape(outputs, rank, *ones)
+        return Made((first, found.middle.reshape(rank, 1, *kernel), last), found.kernel().reshape(outputs, -1))
+
+    before, behind = prod(sizes.read) * channels, prod(sizes.made) * (places + outputs)
+    most = prod(sizes.made) * array.size / (before + behind)
+    for rank in ranks.of(min(outputs, channels) * places, most, _step(weight))[
+        :: _CP_EVERY if ranks.exact is None else 1
+    ]:
+        macs, entries = rank * (before + behind) * sizes.samples, rank * (channels + places + outputs)
+        yield Factors("cp", (rank,), partial(make, rank), 0.0, macs, entries)
 
 
 def _judged(way: Factors, weight: Weight, moments: Doubles | None) -> Factors:

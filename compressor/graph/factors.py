@@ -32,10 +32,12 @@ class Kernel:
     Attributes:
         array: (outputs, channels of a group, kernel …).
         axes: of the image, along which it strides, pads and dilates as the whole one does; not at all along others.
+        depthwise: whether every channel has a kernel of its own.
     """
 
     array: Floats
     axes: tuple[int, ...]
+    depthwise: bool = False
 
 
 def factor_refusal(weight: Weight) -> str | None:
@@ -132,7 +134,7 @@ def insert_convolutions(weight: Weight, kernels: Sequence[Kernel]) -> None:
     for node, _ in weight.uses:
         x, made = node.inputs[0], []
         for order, kernel, array in zip(_NAMES, kernels, held, strict=False):
-            groups = attribute(node, "group", 1)
+            groups = len(kernel.array) if kernel.depthwise else attribute(node, "group", 1)
             last = kernel is kernels[-1]
             operands = [x, array, *(node.inputs[2:] if last else ())]
             part = new_node("Conv", operands, f"{node.name}_{order}", weight.value.dtype)

@@ -8,9 +8,10 @@ so that the best Ŵ of rank r is the truncated singular value decomposition of W
 Σ σ² over the values left out (Wang et al. 2025, "SVD-LLM"; plain SVD is S = I). The singular values are split evenly,
 √Σ on both sides, so that both factors quantize alike.
 
-Convolutions have two more forms. A kernel of kh × kw is split into kh × 1 and 1 × kw with r channels in between
+Convolutions have three more forms. A kernel of kh × kw is split into kh × 1 and 1 × kw with r channels in between
 (Jaderberg et al. 2014), which is the same decomposition of another matrix; or into 1 × 1, kh × kw on fewer channels,
-and 1 × 1 (Kim et al. 2016, Tucker-2), found by higher-order orthogonal iteration.
+and 1 × 1 (Kim et al. 2016, Tucker-2), found by higher-order orthogonal iteration; or into 1 × 1, kh × kw channel by
+channel, and 1 × 1 (Lebedev et al. 2015, CP), by alternating least squares.
 """
 
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ _DAMPING = 1e-4
 """Share of the mean of H's diagonal that is added to it: directions that were never seen count for something."""
 
 _ITERATIONS = 8
+_SWEEPS = 40
+_RIDGE = 1e-6
+"""Share of the mean of a Gram matrix's diagonal that is added to it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,6 +163,60 @@ def tucker(weights: Floats, ranks: tuple[int, int], moments: Doubles | None = No
     error = max(1 - float(np.square(core).sum()) / total, 0.0) if total > 0 else 0.0
     first = np.linalg.solve(root.T, into).T
     return Tucker(first.astype(np.float32), core.astype(np.float32), out.astype(np.float32), error)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Canonical:
+    """A kernel as 1 × 1, kh × kw channel by channel, and 1 × 1.
+
+    Attributes:
+        first: (rank, channels).
+        middle: (rank, places of the kernel).
+        last: (outputs, rank).
+    """
+
+    first: Floats
+    middle: Floats
+    last: Floats
+
+    def kernel(self) -> Floats:
+        """(outputs, channels, places)."""
+        made: Floats = np.einsum("or,rp,rc->ocp", self.last, self.middle, self.first, optimize=True)
+        return made
+
+
+def canonical(weights: Floats, rank: int, moments: Doubles | None = None) -> Canonical:
+    """By alternating least squares (Lebedev et al. 2015), a little damped so that terms do not cancel each other.
+
+    Args:
+        weights: (outputs, channels, places of the kernel).
+        rank: channels in between.
+        moments: of the channels at one place, (channels, channels); all alike when None.
+    """
+    root = np.eye(weights.shape[1]) if moments is None else whitening(moments[None])[0]
+    white = np.einsum("ocp,cj->ojp", weights.astype(np.float64), root, optimize=True)
+    rng = np.random.default_rng(0)
+    factors = [_started(np.moveaxis(white, axis, 0), rank, rng) for axis in range(3)]
+    for _ in range(_SWEEPS):
+        for axis in range(3):
+            one, other = (factors[i] for i in range(3) if i != axis)
+            gram = (one.T @ one) * (other.T @ other)
+            gram += _RIDGE * np.trace(gram) / rank * np.eye(rank)
+            flat = np.moveaxis(white, axis, 0).reshape(white.shape[axis], -1)
+            spread = (one[:, None] * other[None]).reshape(-1, rank)
+            factors[axis] = np.linalg.solve(gram, (flat @ spread).T).T
+    sizes = [np.maximum(np.linalg.norm(factor, axis=0), 1e-30) for factor in factors]
+    even = np.cbrt(sizes[0] * sizes[1] * sizes[2])
+    last, inner, middle = (factor / size * even for factor, size in zip(factors, sizes, strict=True))
+    first = np.linalg.solve(root.T, inner).T
+    return Canonical(first.astype(np.float32), middle.T.astype(np.float32), last.astype(np.float32))
+
+
+def _started(tensor: Doubles, rank: int, rng: np.random.Generator) -> Doubles:
+    """The leading directions of an axis, and noise where there are no more."""
+    found = _leading(tensor, min(rank, len(tensor)))
+    noise = rng.standard_normal((len(tensor), rank - found.shape[1])) / len(tensor) ** 0.5
+    return np.concatenate([found, noise], axis=1)
 
 
 def _leading(tensor: Doubles, rank: int) -> Doubles:

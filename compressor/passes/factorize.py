@@ -41,6 +41,7 @@ _FORMS: dict[str, tuple[Form, ...]] = {
     "channel": ("svd", "channel"),
     "spatial": ("svd", "spatial"),
     "tucker2": ("svd", "tucker2"),
+    "cp": ("svd", "cp"),
 }
 _BUDGETS = ("macs", "parameters", "latency", "drift", "energy", "ratio", "rank")
 _TRIALS = 6
@@ -54,10 +55,11 @@ class Factorize(Pass):
     """Low-rank factors in place of weights, where that pays. Give a budget, or what every layer keeps."""
 
     type: Literal["factorize"] = "factorize"
-    method: Literal["auto", "svd", "channel", "spatial", "tucker2"] = Field(
+    method: Literal["auto", "svd", "channel", "spatial", "tucker2", "cp"] = Field(
         default="auto",
         description="form of convolutions: k × k and 1 × 1 (channel, also called svd), k × 1 and 1 × k (spatial), "
-        "1 × 1, k × k and 1 × 1 (tucker2), or whatever loses least at the cost (auto); products have one form",
+        "1 × 1, k × k and 1 × 1 (tucker2), the same with k × k channel by channel (cp), or what loses least at "
+        "the cost, cp left out (auto); products have one form",
     )
     macs: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None, description="multiply-accumulates to keep, as a share of what the model has at this point"

@@ -87,7 +87,7 @@ CONVOLUTIONS = {
     "one by one": _conv("strides=[2,1]", 8, 6, 1, 1),
     "grouped": _conv("group=2, pads=[1,1,1,1], strides=[2,1]", 8, 3, 3, 3),
 }
-FORMS = ("svd", "channel", "spatial", "tucker2")
+FORMS = ("svd", "channel", "spatial", "tucker2", "cp")
 
 
 def _every_way(case: Case, folder: Path) -> tuple[Model, list[Factors]]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from compressor.numerics.low_rank import correction, joined_kernels, spectrum, split_kernel, tucker
+from compressor.numerics.low_rank import canonical, correction, joined_kernels, spectrum, split_kernel, tucker
 
 RNG = np.random.default_rng(4)
 
@@ -117,3 +117,18 @@ def test_a_correction_takes_most_of_an_error_of_low_rank() -> None:
     first, second = correction(missing, 3)
     assert np.square(missing - second @ first).sum() < 1e-3 * np.square(missing).sum()
     assert correction(weights, 50)[0].shape == (12, 20)
+
+
+@pytest.mark.parametrize("aware", [False, True])
+def test_a_sum_of_few_products_is_found_again(aware: bool) -> None:
+    x = _inputs(500, 6)
+    weights = np.einsum("or,cr,pr->ocp", _floats(8, 3), _floats(6, 3), _floats(9, 3)).astype(np.float32)
+    found = canonical(weights, 3, (x.T @ x / len(x)).astype(np.float64) if aware else None)
+    assert np.square(found.kernel() - weights).sum() < 1e-3 * np.square(weights).sum()
+
+
+def test_more_products_come_nearer() -> None:
+    weights = _floats(8, 6, 9)
+    errors = [np.square(canonical(weights, rank).kernel() - weights).sum() for rank in (1, 4, 12, 40)]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.05 * np.square(weights).sum()
