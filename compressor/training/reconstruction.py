@@ -129,7 +129,7 @@ class _Stretch:
         dtypes = {name: first[_GIVEN + name].dtype for name in given}
         self._network = Network(with_tensors(model, tuple(ends), dtypes))
         self._network.requires_grad_(False)
-        self._ends = tuple(ends)
+        self._ends = tuple(end for end in ends if np.issubdtype(first[_WANTED + end].dtype, np.floating))
         self._power = self._powers()
 
     def learn(self, weights: Mapping[str, tuple[Weight, Between]]) -> dict[str, Codes]:
@@ -143,7 +143,7 @@ class _Stretch:
             parametrize.register_parametrization(place.owner, place.name, Relaxed(*parts))
             v: Tensor = place.owner.parametrizations[place.name].original  # type: ignore[union-attr, index]
             free.append(v.requires_grad_(True))
-        if not free or before == 0:
+        if not free or not before:
             return {}
         self._descend(free, before)
         codes = {}
@@ -204,7 +204,7 @@ class _Stretch:
         total = torch.zeros(())
         for end in self._ends:
             total = total + (results[VALUE + end] - feeds[_WANTED + end]).square().mean() / self._power[end]
-        return total / len(self._ends)
+        return total / max(len(self._ends), 1)
 
     def _powers(self) -> dict[str, float]:
         first = next(self._pool.pieces(self._learn, _POWER_SAMPLES))

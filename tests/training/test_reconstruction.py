@@ -148,3 +148,18 @@ def test_a_relaxed_weight_is_itself_at_first_and_one_of_its_levels_at_last() -> 
     up = weight > 0
     ends = relaxed(torch.where(up, torch.inf, -torch.inf))
     assert torch.allclose(ends, torch.from_numpy(choice.low + up.numpy() * choice.gap), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("results", "body"),
+    [
+        ("int64[N,K] y, float[N,4] z", "a = MatMul(x, w) y = ArgMax<axis=1>(a) z = Relu(a)"),
+        ("int64[N,K] y", "a = MatMul(x, w) y = ArgMax<axis=1>(a)"),
+    ],
+    ids=["beside others", "alone"],
+)
+def test_outputs_of_integers_teach_nothing_and_are_no_trouble(results: str, body: str, tmp_path: Path) -> None:
+    model = load(graph(f"float[N,8] x => {results}", body, w=floats(RNG, 8, 4)), tmp_path)
+    context = _context(model, tmp_path, _correlated(64, 8))
+    better = reconstruct(model, model.copy(), _found(model, context), QUICK, 0, context)
+    assert "z" in results or not better
