@@ -142,8 +142,8 @@ def _spectrum(found: Inspection) -> Section:
         (entry.name, entry.layer, str(entry.rank), *(f"{share:.1%}" for share in entry.kept), str(entry.even))
         for entry in found.spectrum
     )
-    head = ("layer", "type", "full rank", "a quarter keeps", "a half", "three quarters", "pays below")
-    return Section("Power of the weights that a low rank keeps", head, rows)
+    head = ("layer", "type", "rank", "at 25 %", "50 %", "75 %", "pays below")
+    return Section("Power of the weights that is kept at a share of the full rank", head, rows)
 
 
 def _first_line(step: type[Pass]) -> str:

@@ -159,4 +159,4 @@ def test_inspect_shows_what_a_low_rank_would_keep(tmp_path: Path) -> None:
     assert shown["full"]["kept"] == pytest.approx([0.25, 0.5, 0.75], abs=1e-3)
     assert shown["one"]["kept"][0] > 0.9
     assert shown["one"]["even"] == 64 * 48 // (64 + 48)
-    assert "a quarter keeps" in call(tmp_path, "inspect", "model.onnx", "--spectrum").out
+    assert "pays below" in call(tmp_path, "inspect", "model.onnx", "--spectrum").out
