@@ -1,7 +1,8 @@
 """Weights in codes as floats for as long as they are trained, and the way back into the codes.
 
 In a copy of the model every weight that layers read through DequantizeLinear, or through Cast and Mul, becomes a
-plain float array, and so does every int32 bias. What rounds them while they are trained is not in the graph. In the
+plain float array, and so does every int32 bias. An integer product whose input is ranged at run time becomes a
+product of floats, of the input as it was rounded. What rounds them while they are trained is not in the graph. In the
 model itself the codes are replaced afterwards, packed as they were.
 """
 
@@ -14,7 +15,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from compressor.graph.composed import CODES
-from compressor.graph.edit import constant, new_initializer, redirect, set_array
+from compressor.graph.edit import constant, new_initializer, new_node, redirect, replace, set_array
 from compressor.graph.learned import learned
 from compressor.graph.model import Model
 from compressor.graph.packing import DOMAIN, packed, unpacked
@@ -163,7 +164,7 @@ def _output(bias: IntegerBias) -> ir.Value:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A weight in codes in a graph: `output` is integers · scale."""
+    """A weight in codes in a graph: `output` is integers · scale, or the integer product that `scaled` makes real."""
 
     output: ir.Value
     stored: Stored
@@ -171,6 +172,14 @@ class _Place:
     shape: tuple[int, ...]
     scale: ir.Value
     steps: tuple[int, ...]
+    scaled: ir.Node | None = None
+
+    @property
+    def layer(self) -> str:
+        """Name of the first layer that multiplies by it."""
+        if self.scaled is not None:
+            return _product_name(self.output)
+        return next((use.node.name for use in uses_of(self.output)), "") or ""
 
     def spread(self) -> NDArray[np.int8]:
         """Multiplier of every code, in the shape of the codes."""
@@ -198,8 +207,8 @@ def _freed(place: _Place) -> Latent:
     scale = np.asarray(constant(place.scale), np.float32)
     value = (place.integers() * scale.reshape(place.steps)).astype(np.float32)
     multipliers = place.spread().reshape(place.shape).astype(np.float32)
-    layer = next((use.node.name for use in uses_of(place.output)), "") or ""
-    made = _replace(place.output, value)
+    layer = place.layer
+    made = _replace(place.output, value) if place.scaled is None else _multiply(place.output, place.scaled, value)
     whole = multipliers if place.multipliers is not None else np.ones((), np.float32)
     return Latent(made.name or "", layer, place.stored.levels, place.scale.name or "", scale, place.steps, whole)
 
@@ -221,6 +230,30 @@ def _replace(output: ir.Value, array: Floats) -> ir.Value:
     return made
 
 
+def _multiply(product: ir.Value, scaled: ir.Node, array: Floats) -> ir.Value:
+    """Let the input of an integer product, as it was rounded, be multiplied by an array in floats."""
+    node, graph, name = product.producer(), product.graph, product.name or ""
+    ranged = None if node is None or node.inputs[0] is None else node.inputs[0].producer()
+    if ranged is None or not isinstance(graph, ir.Graph):
+        raise ValueError(f"{name} is no product of a ranged input")
+    layer = _product_name(product)
+    product.name = f"{name}_of_codes"
+    made = new_initializer(graph, name, array)
+    real = new_node("DequantizeLinear", ranged.outputs, f"{name}_input", ir.DataType.FLOAT)
+    multiplied = new_node("MatMul", [real.outputs[0], made], f"{name}_real", ir.DataType.FLOAT)
+    replace(scaled, [real, multiplied])
+    for use in uses_of(multiplied.outputs[0]):
+        if use.node.name == layer:
+            use.node.name = f"{layer}_biased"
+    multiplied.name = layer
+    return made
+
+
+def _product_name(product: ir.Value) -> str:
+    node = product.producer()
+    return ((node.name if node is not None else "") or "").removesuffix("_product")
+
+
 def _places(model: ir.Model) -> Iterator[_Place]:
     """Every weight that is read through DequantizeLinear, or through Cast and Mul, from codes we know."""
     for node in list(model.graph):
@@ -229,6 +262,8 @@ def _places(model: ir.Model) -> Iterator[_Place]:
             found = _dequantized(node)
         elif node.op_type == "Mul":
             found = _scaled(node)
+        elif node.op_type == "MatMulInteger":
+            found = _ranged(node)
         if found is not None and uses_of(found.output):
             yield found
 
@@ -260,6 +295,29 @@ def _scaled(node: ir.Node) -> _Place | None:
             steps = np.asarray(constant(scale)).shape
             return _Place(node.outputs[0], stored, multipliers, shape, scale, steps)
     return None
+
+
+def _ranged(node: ir.Node) -> _Place | None:
+    """MatMulInteger of an input that is ranged at run time, whose result is cast and multiplied by both scales."""
+    source = None if node.inputs[0] is None else node.inputs[0].producer()
+    zero = constant(node.inputs[3]) if len(node.inputs) > 3 else None
+    integers = _integers(node.inputs[1])
+    if source is None or source.op_type != "DynamicQuantizeLinear" or (zero is not None and zero.any()):
+        return None
+    casts = uses_of(node.outputs[0])
+    scaled = uses_of(casts[0].node.outputs[0]) if len(casts) == 1 and casts[0].node.op_type == "Cast" else []
+    if integers is None or len(scaled) != 1 or scaled[0].node.op_type != "Mul":
+        return None
+    both = scaled[0].node.inputs[1 - scaled[0].idx]
+    parts = both.producer() if both is not None else None
+    if parts is None or parts.op_type != "Mul" or source.outputs[1] not in parts.inputs:
+        return None
+    scale = next((value for value in parts.inputs if value is not None and value is not source.outputs[1]), None)
+    array = constant(scale)
+    if array is None or scale is None:
+        return None
+    stored, multipliers, shape = integers
+    return _Place(node.outputs[0], stored, multipliers, shape, scale, (1, array.size), scaled[0].node)
 
 
 def _integers(value: ir.Value | None) -> tuple[Stored, Codes | None, tuple[int, ...]] | None:
@@ -304,7 +362,7 @@ def _codes(value: ir.Value | None) -> Stored | None:
 
 def is_quantized(model: Model) -> bool:
     """Whether values are rounded to codes as the model runs."""
-    return any(node.op_type == "QuantizeLinear" for node in model.ir.graph)
+    return any(node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear") for node in model.ir.graph)
 
 
 def unreached(model: Model) -> list[tuple[str, str]]:

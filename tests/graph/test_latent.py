@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from compressor.graph.latent import free, settle, unreached
+from compressor.graph.model import Model
 from compressor.numerics.levels import LEVELS, Bits
 from compressor.numerics.packing import pack_bits, pack_ternary, unpack_bits, unpack_ternary
-from compressor.passes import QuantizeStatic, QuantizeWeights
-from tests.models import cnn, floats, load, outputs
+from compressor.passes import Context, QuantizeStatic, QuantizeWeights
+from compressor.progress import Silent
+from tests.models import cnn, floats, graph, load, outputs
 from tests.passes.test_correct_bias import _context
 
 RNG = np.random.default_rng(4)
@@ -35,6 +37,30 @@ def test_floats_stand_for_the_codes_and_come_back_as_them(tmp_path: Path, bits: 
     assert set(settle(model, freed, moved)) <= set(freed.names)
     assert not np.array_equal(outputs(model, X, tmp_path)["y"], expected)
     assert all(reader != "Conv" for _, reader in unreached(model))
+
+
+@pytest.mark.parametrize("bits", LEVELS)
+def test_products_ranged_at_run_time_become_products_of_floats(tmp_path: Path, bits: Bits) -> None:
+    rng = np.random.default_rng(1)
+    arrays = {"u": floats(rng, 24, 32), "a": floats(rng, 32), "v": floats(rng, 32, 16)}
+    body = "[one] g = Gemm(x, u, a) h = Relu(g) [two] y = MatMul(h, v)"
+    model, x = load(graph("float[N,24] x => float[N,16] y", body, **arrays), tmp_path), {"x": floats(rng, 8, 24)}
+    list(QuantizeWeights(bits=bits, block=8).apply(model, _bare_context(model, tmp_path)))
+    expected = outputs(model, x, tmp_path)["y"]
+    freed = free(model)
+    assert [weight.layer for weight in freed.weights] == ["one", "two"]
+    assert {node.op_type for node in freed.model.ir.graph} >= {"MatMul", "DynamicQuantizeLinear"}
+    np.testing.assert_allclose(outputs(freed.model, x, tmp_path)["y"], expected, atol=0.02 * np.abs(expected).max())
+    values = freed.model.ir.graph.initializers
+    held = {name: values[name].const_value.numpy() for name in freed.names}  # type: ignore[union-attr]
+    assert settle(model, freed, held) == ()
+    assert set(settle(model, freed, {name: -array for name, array in held.items()})) <= set(freed.names)
+    assert not np.array_equal(outputs(model, x, tmp_path)["y"], expected)
+    assert not unreached(model)
+
+
+def _bare_context(model: Model, folder: Path) -> Context:
+    return Context(model.copy(), None, 0, folder, Silent(), 1)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])

@@ -13,11 +13,11 @@ from compressor.evaluate.judge import Judge
 from compressor.graph.model import Model
 from compressor.graph.select import Selectors
 from compressor.graph.simplify import simplify
-from compressor.passes import Context, Distill, Pass, PruneMagnitude, QuantizeStatic
+from compressor.passes import Context, Distill, Pass, PruneMagnitude, QuantizeStatic, QuantizeWeights
 from compressor.progress import Silent
 from compressor.report import Finding, Note, Skip
 from compressor.training.settings import TrainingSettings
-from tests.models import Array, cnn, floats, load, outputs
+from tests.models import Array, cnn, floats, graph, load, outputs
 
 torch = pytest.importorskip("torch")
 
@@ -94,6 +94,29 @@ def test_what_onnx_runtime_says_is_what_was_trained_to_one_step_of_eight_bits(tm
         wanted = trained.student.outputs({"x": torch.from_numpy(X)})["y"].numpy()
     found = outputs(model, {"x": X}, tmp_path)["y"]
     assert np.abs(found - wanted).max() <= np.abs(wanted).max() / 127
+
+
+@pytest.mark.parametrize("bits", [8, 2, "ternary"])
+def test_codes_of_products_that_are_ranged_at_run_time_are_learned(tmp_path: Path, bits: int | str) -> None:
+    rng = np.random.default_rng(2)
+    arrays = {"u": floats(rng, 24, 32) / 5, "a": floats(rng, 32), "v": floats(rng, 32, 16) / 5}
+    body = "[one] g = Gemm(x, u, a) h = Relu(g) [two] y = MatMul(h, v)"
+    model, x = load(graph("float[N,24] x => float[N,16] y", body, **arrays), tmp_path), floats(rng, 256, 24)
+    context = _context(model, tmp_path, x)
+    step = QuantizeWeights.model_validate({"bits": bits, "block": 8, "rounding": "nearest"})
+    list(step.apply(model, context))
+    before, codes = _drift(model, context), sorted(node.op_type for node in model.ir.graph)
+    assert context.training is not None
+    settings = TrainingSettings.model_validate({**QUICK, "steps": 150, "learning_rate": 1e-3})
+    place = Place(tmp_path, tmp_path / "checkpoints", 1, Silent())
+    trained = distill(model, [context.reference], context.training, settings, Selectors(), 0, place)
+    moved = trained.student.store(model)
+    assert {entry.layer.names[0] for entry in trained.student.arrays if moved.get(entry.name)} >= {"one", "two"}
+    assert sorted(node.op_type for node in model.ir.graph) == codes
+    assert _drift(model, context) < (0.98 if bits == 8 else 0.9) * before
+    with torch.no_grad():
+        wanted = trained.student.outputs({"x": torch.from_numpy(x)})["y"].numpy()
+    assert np.abs(outputs(model, {"x": x}, tmp_path)["y"] - wanted).max() <= np.abs(wanted).max() / 127
 
 
 def test_targets_say_what_learns(tmp_path: Path) -> None:
