@@ -60,9 +60,8 @@ class LayerSettings(Settings):
     rounding: Literal["nearest", "half_quadratic", "activation_aware", "second_order", "learned"] | None = Field(
         default=None,
         description="each weight to its nearest step; half_quadratic: steps that fit most weights closely (compute "
-        "float); activation_aware: nearest, with finer steps for inputs that are large on the calibration data; "
-        "second_order: so that the layer's output errs least on it; learned: then also by gradients, so that stretches "
-        "of layers err least (needs torch, takes minutes); when left out, second_order where there is calibration "
+        "float); activation_aware: finer steps for inputs that are large; second_order: so that the layer's output "
+        "errs least; learned: then by gradients (torch, minutes). When left out, second_order where there is calibration "
         "data, else nearest",
     )
     compensate_rank: Annotated[int, Field(ge=0, le=1024)] = Field(
