@@ -61,8 +61,8 @@ class LayerSettings(Settings):
         default=None,
         description="each weight to its nearest step; half_quadratic: steps that fit most weights closely (compute "
         "float); activation_aware: finer steps for inputs that are large; second_order: so that the layer's output "
-        "errs least; learned: then by gradients (torch, minutes). When left out, second_order where there is calibration "
-        "data, else nearest",
+        "errs least; learned: then by gradients (torch, minutes). When left out, second_order where there is "
+        "calibration data, else nearest",
     )
     compensate_rank: Annotated[int, Field(ge=0, le=1024)] = Field(
         default=0,
