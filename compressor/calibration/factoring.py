@@ -103,9 +103,9 @@ class Layer:
 
     Attributes:
         weight: of it.
-        macs: for one sample.
+        macs: for one sample; 0 of a table, which multiplies nothing.
         ways: what pays, the most expensive first; those that lose more than a cheaper one are left out.
-        nearest: of what does not pay the one that loses least, where nothing does.
+        nearest: of what does not pay the one that takes least, where nothing does.
     """
 
     weight: Weight
@@ -161,7 +161,8 @@ def layers(
     for weight in context.progress.track(weights, "factors", len(weights)):
         sizes = sizes_of(weight, shapes)
         ways = list(ways_of(weight, forms, sizes, moments, ranks))
-        whole = float(weight.size * prod(sizes.made) * sizes.samples)
+        multiplied = weight.layer != "Gather"
+        whole = float(weight.size * prod(sizes.made) * sizes.samples) if multiplied else 0.0
         limit = _LARGEST_SHARE_NARROW if _is_narrow(weight) else _LARGEST_SHARE
         pays = [way for way in ways if _share(way, weight, whole) <= limit]
         nearest = min(ways, key=lambda way: _share(way, weight, whole), default=None)
