@@ -164,7 +164,7 @@ def test_inspect_shows_what_a_low_rank_would_keep(tmp_path: Path) -> None:
 
 def test_a_table_saves_no_multiply_accumulates(tmp_path: Path) -> None:
     body = "[table] e = Gather(t, x) [one] a = MatMul(e, w1) r = Relu(a) [two] y = MatMul(r, w2)"
-    arrays = {"t": _thin(200, 48, 6), "w1": _thin(48, 64, 6), "w2": _thin(64, 48, 6)}
+    arrays = {"t": _thin(200, 48, 6, 0), "w1": _thin(48, 64, 6), "w2": _thin(64, 48, 6)}
     model = load(graph("int64[N,T] x => float[N,T,48] y", body, **arrays), tmp_path)
     context = _context(model, tmp_path, RNG.integers(0, 200, (256, 5)))
     found = list(Factorize(macs=0.6).apply(model, context))
