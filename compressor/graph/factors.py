@@ -6,7 +6,6 @@ from math import prod
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from compressor.graph.edit import (
     graph_of,
@@ -81,7 +80,7 @@ def insert_factors(weight: Weight, first: Floats, second: Floats) -> None:
         wide = new_initializer(graph, f"{name}_second", first.reshape(-1, *weight.shape[1:]).astype(dtype))
     else:
         thin = new_initializer(graph, f"{name}_first", np.ascontiguousarray(first.T).astype(dtype))
-        rest = new_initializer(graph, f"{name}_second", _as_stored(weight, second).astype(dtype))
+        rest = new_initializer(graph, f"{name}_second", weight.as_stored_with_inputs(second).astype(dtype))
     for node, idx in weight.uses:
         kind, stem = weight.value.dtype, node.name or ""
         if node.op_type == "Gather":
@@ -154,13 +153,6 @@ def _first_product(node: ir.Node, thin: ir.Value, name: str, dtype: ir.DataType 
         product = new_node("MatMul", [x, thin], name, dtype)
     graph_of(node).insert_before(node, product)
     return product
-
-
-def _as_stored(weight: Weight, second: Floats) -> NDArray[np.float32]:
-    """The second factor in the layout in which the layer reads its weight."""
-    inputs = layout_of(weight.uses[0], weight.shape).order[-1]
-    shape = tuple(second.shape[1] if axis == inputs else size for axis, size in enumerate(weight.shape))
-    return layout_of(weight.uses[0], shape).from_matrix(second, shape)
 
 
 def _along(node: ir.Node, kernel: Kernel, groups: int) -> dict[str, ir.Attr]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from compressor.graph.edit import new_initializer, remove_if_unused
 from compressor.graph.fold import Folded, layer_bias
-from compressor.graph.weights import Weight, attribute, find_weights, layout_of
+from compressor.graph.weights import Weight, attribute, find_weights
 
 _PRODUCTS = ("MatMul", "Gemm")
 
@@ -74,7 +74,11 @@ def _merged(first: Weight, second: Weight) -> Folded:
     graph, name = node.graph, second.value.name or ""
     if graph is None:
         raise ValueError(f"{node.name} is in no graph")
-    array = matrix.reshape(len(matrix), *first.shape[1:]) if node.op_type == "Conv" else _as_stored(second, matrix)
+    array = (
+        matrix.reshape(len(matrix), *first.shape[1:])
+        if node.op_type == "Conv"
+        else second.as_stored_with_inputs(matrix)
+    )
     old = [value for value in (*before.inputs[1:], *node.inputs[1:]) if value is not None]
     node.replace_input_with(0, before.inputs[0])
     node.replace_input_with(1, new_initializer(graph, f"{name}_merged", array))
@@ -99,10 +103,3 @@ def _added(first: Weight, second: Weight) -> NDArray[np.generic]:
     if one is None or other is None:
         raise ValueError(f"{second.name}: a bias is computed")
     return (second.matrix() @ one + other).astype(second.dtype)
-
-
-def _as_stored(second: Weight, matrix: NDArray[np.generic]) -> NDArray[np.generic]:
-    """In the layout in which the second layer reads its weight."""
-    inputs = layout_of(second.uses[0], second.shape).order[-1]
-    shape = tuple(matrix.shape[1] if axis == inputs else size for axis, size in enumerate(second.shape))
-    return layout_of(second.uses[0], shape).from_matrix(matrix, shape)

@@ -138,6 +138,12 @@ class Weight:
         """The array of `shape` that a matrix, (outputs, inputs), stands for."""
         return self._layout().from_matrix(matrix, self.shape)
 
+    def as_stored_with_inputs(self, matrix: NDArray[T]) -> NDArray[T]:
+        """An array in the same layout for a matrix of as many outputs and another number of inputs, one axis of it."""
+        inputs = layout_of(self.uses[0], self.shape).order[-1]
+        shape = tuple(matrix.shape[1] if axis == inputs else size for axis, size in enumerate(self.shape))
+        return layout_of(self.uses[0], shape).from_matrix(matrix, shape)
+
     def as_matrix(self, array: NDArray[T]) -> NDArray[T]:
         """What `as_stored` was given, of what it made."""
         return self._layout().to_matrix(array)
