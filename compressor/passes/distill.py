@@ -7,7 +7,7 @@ both are given. The graph is trained as it is (`runtime/autograd`): what is writ
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -33,6 +33,8 @@ def _sequence(value: object) -> object:
 
 class Distill(Pass, TrainingSettings):
     """Train on unlabelled samples until the outputs are those of the reference again. Goes after pruning."""
+
+    may_do_nothing: ClassVar[bool] = True
 
     type: Literal["distill"] = "distill"
     teacher: Annotated[
@@ -68,6 +70,8 @@ class Distill(Pass, TrainingSettings):
         moved = trained.student.store(model)
         yield Note(_told(trained.history, self))
         yield from (Note(text, warning=True) for text in trained.warnings)
+        if not trained.history.best_step:
+            yield Note(f"distill: the model is what it was: {_unmoved(trained.history)}", warning=True)
         yield from _findings(trained.student.arrays, moved, model, _unmoved(trained.history))
 
     def _opened(self, path: Path, context: Context, strict: bool) -> Model:

@@ -275,3 +275,14 @@ def test_latency_and_memory_are_left_out_when_not(folder: Path) -> None:
     assert report["latency"] is None
     assert isinstance(found := report["result"], dict)
     assert (found["latency_ms"], found["peak_memory_bytes"]) == (None, None)
+
+
+def test_a_training_that_gains_nothing_ends_in_a_warning_and_the_passes_beside_it_count(folder: Path) -> None:
+    pytest.importorskip("torch")
+    idle = {"type": "distill", "steps": 2, "batch": 8, "learning_rate": 1e-12, "optimizer": "sgd"}
+    passes = [{"type": "prune_magnitude", "sparsity": 0.5}, idle, {"type": "quantize_dynamic"}]
+    data = {"training": {"source": "arrays", "path": "data.npz", "inputs": {"x": "x"}}}
+    ran(folder, passes=passes, data=data, output={"model": "out.onnx", "report": ["report.json"]})
+    report = json.loads((folder / "report.json").read_text())
+    assert [bool(step["changes"]) for step in report["passes"]] == [True, False, True]
+    assert any("the model is what it was" in warning for warning in report["warnings"])

@@ -228,4 +228,5 @@ def test_a_training_that_gains_nothing_says_which_rate_to_try(tmp_path: Path, ra
     reasons = {entry.reason for entry in found if isinstance(entry, Skip)}
     assert len(reasons) == 1
     assert reasons.pop().endswith(way_out)
+    assert any(isinstance(note, Note) and note.warning and note.text.endswith(way_out) for note in found)
     assert all((weight.matrix() == weights[weight.name]).all() for weight in model.weights())
