@@ -1,6 +1,5 @@
 """What a run works with, open for as long as it lasts."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from compressor.graph.opening import ModelSource, opened
 from compressor.pipeline.samples import Samples, open_samples
 from compressor.progress import Progress
 from compressor.recipe.schema import DataSection
+from compressor.runtime.environment import usable_cores
 from compressor.runtime.ort import Session
 
 
@@ -63,7 +63,7 @@ def open_workspace(
         InputError: model or data cannot be used.
         OutputError: no scratch folder can be made there.
     """
-    threads = os.cpu_count() or 1
+    threads = usable_cores()
     with opened(model) as given, scratch_folder(beside) as scratch:
         reference = given.load()
         session = Session(given.file, threads)

@@ -3,12 +3,14 @@
 import os
 import platform
 import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
 from compressor import __version__
 
 _CPUINFO = Path("/proc/cpuinfo")
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _VNNI = ("avx512_vnni", "avx_vnni")
 _INT8_FLAGS = (*_VNNI, "amx_int8", "asimddp", "i8mm")
 _MAC_FLAGS = {
@@ -30,12 +32,22 @@ def environment() -> dict[str, str]:
     return {
         "processor": _processor(),
         "int8_instructions": ", ".join(int8_instructions()) or ("none, sums saturate" if saturates() else "none known"),
-        "cores": str(os.cpu_count()),
+        "cores": str(usable_cores()),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "compressor": __version__,
         **versions(),
     }
+
+
+def usable_cores() -> int:
+    """Cores that this process may keep busy: fewer than there are, where a scheduler or a container says so."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    try:
+        quota, period = _QUOTA.read_text().split()  # of the time of one core; "max" where there is no limit
+        return max(min(cores, round(int(quota) / int(period))), 1)
+    except (OSError, ValueError):
+        return cores
 
 
 def versions() -> dict[str, str]:

@@ -1,13 +1,15 @@
 """What a processor can do is read from where its system tells it; where that cannot be told, nothing is claimed."""
 
+import os
 import platform
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from compressor.runtime import environment
-from compressor.runtime.environment import int8_instructions, saturates
+from compressor.runtime.environment import int8_instructions, saturates, usable_cores
 
 PROCESSORS = {
     "Cascade Lake": ("flags : fpu sse4_1 avx avx2 avx512f avx512_vnni", ("avx512_vnni",), False),
@@ -56,3 +58,24 @@ def test_a_system_that_tells_nothing_claims_nothing(tmp_path: Path, monkeypatch:
     assert int8_instructions() == ()
     assert not saturates()
     assert environment.environment()["processor"]
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"),
+    [("max 100000", 3), ("200000 100000", 2), ("150000 100000", 2), ("20000 100000", 1), ("800000 100000", 3)],
+)
+def test_cores_are_those_that_scheduler_and_container_leave(
+    quota: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpu.max").write_text(f"{quota}\n")
+    monkeypatch.setattr(environment, "_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 5}, raising=False)
+    assert usable_cores() == cores
+
+
+def test_elsewhere_all_cores_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "_QUOTA", tmp_path / "missing")
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert usable_cores() == 1
