@@ -1,8 +1,8 @@
 """Remove whole residual blocks and sublayers of transformers: those whose absence the outputs miss least.
 
 A block adds something to its input, y = x + f(x) (`graph/blocks.py`); without it, what follows reads x. Every block is
-left out alone, the drift of the model's outputs is measured, and blocks go in that order, the least missed first; after
-each one the drift is measured again. What is left is fitted anew by least squares to what the model made before
+left out alone and the drift of the model's outputs is measured; the least missed goes, and the next is the one that is
+missed least beside those that are gone. What is left is fitted anew by least squares to what the model made before
 (`calibration/repair.py`).
 """
 
@@ -62,17 +62,7 @@ class PruneBlocks(Pass):
             for name in context.progress.track(found, "blocks", len(found))
         }
         before, layers = model.copy(), {name: len(block.weights) for name, block in found.items()}
-        removed: dict[str, float] = {}
-        for name in sorted(alone, key=lambda name: alone[name]):
-            if self.blocks is not None and len(removed) == self.blocks:
-                break
-            if name not in {block.name for block in find_blocks(model, shapes)}:
-                continue
-            drift = judge.drift(_without(model, name, shapes))
-            if self.drift is not None and drift > self.drift:
-                break
-            remove_block(model, name, shapes)
-            removed[name] = drift
+        removed = self._remove(model, dict(alone), judge, shapes)
         if self.repair and removed:
             list(repair(model, before, fits(model, {}, shapes), context))
         for name in alone:
@@ -81,6 +71,31 @@ class PruneBlocks(Pass):
                 yield Change(name, "block", detail)
             else:
                 yield Skip(name, "block", "the outputs miss others less")
+
+    def _remove(self, model: Model, missed: dict[str, float], judge: Judge, shapes: Shapes) -> dict[str, float]:
+        """Take blocks out, each time the one that is missed least beside those that are gone.
+
+        Args:
+            missed: name -> drift of the outputs without that block; with others gone it is rarely less, so
+                that only those that may be next are measured again.
+
+        Returns:
+            The blocks in the order in which they went -> drift from then on.
+        """
+        removed: dict[str, float] = {}
+        measured = set(missed)
+        while missed and (self.blocks is None or len(removed) < self.blocks):
+            there = {block.name for block in find_blocks(model, shapes)}
+            missed = {name: drift for name, drift in missed.items() if name in there}
+            while missed and (name := min(missed, key=lambda name: missed[name])) not in measured:
+                missed[name] = judge.drift(_without(model, name, shapes))
+                measured.add(name)
+            if not missed or (self.drift is not None and missed[name] > self.drift):
+                break
+            remove_block(model, name, shapes)
+            removed[name] = missed.pop(name)
+            measured = set()
+        return removed
 
     def _selected(self, block: Block) -> bool:
         layers = [(weight.names, weight.layer) for weight in block.weights]
