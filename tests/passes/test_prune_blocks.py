@@ -39,6 +39,21 @@ def test_the_blocks_that_are_missed_least_go(tmp_path: Path, count: int, gone: s
     assert set(reasons(report)) == set(SIZES) - gone
 
 
+def test_of_two_that_stand_in_for_each_other_one_stays(tmp_path: Path) -> None:
+    """Either doubles what is cut off at 2 anyway; alone, neither is missed, and both together are most of all."""
+    body = """[one] a = MatMul(x, double)  s = Add(x, a)  [two] b = MatMul(s, double2)  t = Add(s, b)
+    [other] c = MatMul(t, little)  u = Add(t, c)  y = Clip(u, least, most)"""
+    double, little = np.diag(np.float32([1, 0])), np.diag(np.float32([0, 0.05]))
+    arrays = {"double": double, "double2": double.copy(), "little": little}
+    limits = {"least": np.float32(0), "most": np.float32(2)}
+    write(graph("float[N,2] x => float[N,2] y", body, **arrays, **limits), tmp_path / "model.onnx")
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).uniform(1, 1.5, (128, 2)).astype(np.float32))
+    step = {"type": "prune_blocks", "blocks": 2, "repair": False}
+    gone = entries(passed(tmp_path, step, data=DATA, verify=LOOSE), "changes")
+    assert len(gone) == 2
+    assert "other" in gone
+
+
 def test_as_many_go_as_the_drift_allows(tmp_path: Path) -> None:
     assert set(entries(_run(tmp_path, drift=0.01, repair=False), "changes")) == {"small"}
 
