@@ -18,7 +18,7 @@ from benchmarks import mnist
 from benchmarks.architectures import write
 
 _EPOCHS = 3
-_LEARN = {"type": "distill", "epochs": 2, "batch": mnist.BATCH, "learning_rate": 5e-4, "augment": {"crop": mnist.SHIFT}}
+_LEARN = {"type": "distill", "epochs": 2, "batch": mnist.BATCH, "augment": {"crop": mnist.SHIFT}}
 _RECIPES: dict[str, list[mnist.Json]] = {
     "factorize, plain": [{"type": "factorize", "macs": 0.3, "whiten": False}],
     "factorize": [{"type": "factorize", "macs": 0.3}],

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
+from itertools import islice
 from math import ceil, prod
+from operator import add
 from typing import Literal, NamedTuple
 
 import numpy as np
+import onnx_ir as ir
 
 from compressor.calibration.coding import Surroundings
 from compressor.calibration.moments import collect_moments
@@ -17,12 +20,13 @@ from compressor.graph.model import Model
 from compressor.graph.outlets import Shapes
 from compressor.graph.weights import Weight, attribute
 from compressor.numerics.affine import Doubles, Floats
-from compressor.numerics.low_rank import canonical, joined_kernels, spectrum, split_kernel, tucker
+from compressor.numerics.low_rank import canonical, damped, joined_kernels, spectrum, split_kernel, tucker
 from compressor.numerics.rounding import output_error
 
 Form = Literal["svd", "channel", "spatial", "tucker2", "cp"]
 
 _MOST_RANKS = 24
+_BYTES_AT_ONCE = 1 << 29
 _CP_EVERY = 4
 """Of the ranks that are looked at, those for which three factors are found: it takes many sweeps."""
 _NARROW = 128
@@ -42,6 +46,11 @@ class Ranks(NamedTuple):
 
     step: int | None = None
     exact: int | None = None
+
+    def shared(self, groups: int) -> "Ranks":
+        """Of every one of several groups, of which they are the sum."""
+        step, exact = (None if told is None else max(told // groups, 1) for told in self)
+        return Ranks(step, exact)
 
     def of(self, full: int, most: float, step: int) -> list[int]:
         """At most two dozen, up to where nothing is saved any more.
@@ -116,17 +125,20 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What of a layer's cost its weight does not say.
+    """What of a layer's cost its weight does not say: how often it is multiplied by, for one sample.
 
     Attributes:
-        read: positions of the input, along every axis of an image; of a product the rows.
+        read: positions of the input; of a product the rows.
         made: positions of the output.
-        samples: of the batch.
+        between: positions once a convolution has gone along the height alone.
     """
 
-    read: tuple[int, ...]
-    made: tuple[int, ...]
-    samples: int = 1
+    read: int
+    made: int
+    between: int = 0
+
+    def __add__(self, other: "Sizes") -> "Sizes":
+        return Sizes(self.read + other.read, self.made + other.made, self.between + other.between)
 
 
 def layers(
@@ -153,20 +165,41 @@ def layers(
         PassError: an activation is not finite.
         DataError: the data does not fit.
     """
-    moments: dict[LayerInput, Doubles] = {}
-    if data is not None:
-        needs = {key: width for weight in weights for key, width in _needs(weight, forms)}
-        found = collect_moments(model, list(needs.items()), data, context.scratch, context.progress, context.threads)
-        moments = dict(found)
-    for weight in context.progress.track(weights, "factors", len(weights)):
-        sizes = sizes_of(weight, shapes)
-        ways = list(ways_of(weight, forms, sizes, moments, ranks))
-        multiplied = weight.layer != "Gather"
-        whole = float(weight.size * prod(sizes.made) * sizes.samples) if multiplied else 0.0
-        limit = _LARGEST_SHARE_NARROW if _is_narrow(weight) else _LARGEST_SHARE
-        pays = [way for way in ways if _share(way, weight, whole) <= limit]
-        nearest = min(ways, key=lambda way: _share(way, weight, whole), default=None)
-        yield Layer(weight, whole, tuple(_undominated(pays)), None if pays else nearest)
+    waiting = iter(context.progress.track(weights, "factors", len(weights)))
+    for some in _at_once(weights, forms, data is not None):
+        moments: dict[LayerInput, Doubles] = {}
+        if data is not None:
+            needs = {key: width for weight in some for key, width in _needs(weight, forms)}
+            pairs = collect_moments(model, [*needs.items()], data, context.scratch, context.progress, context.threads)
+            moments = {key: damped(found) for key, found in pairs}
+        yield from (
+            _layer(weight, forms, sizes_of(weight, shapes), moments, ranks) for weight in islice(waiting, len(some))
+        )
+
+
+def _at_once(weights: Sequence[Weight], forms: Collection[Form], seen: bool) -> Iterator[list[Weight]]:
+    """The layers, in order, as many at a time as there is room for the moments of what they read."""
+    some: list[Weight] = []
+    size = 0
+    for weight in weights:
+        needed = sum(8 * width**2 for _, width in _needs(weight, forms)) if seen else 0
+        if some and size + needed > _BYTES_AT_ONCE:
+            yield some
+            some, size = [], 0
+        some, size = [*some, weight], size + needed
+    yield some
+
+
+def _layer(
+    weight: Weight, forms: Collection[Form], sizes: Sizes, moments: Mapping[LayerInput, Doubles], ranks: Ranks
+) -> Layer:
+    ways = list(ways_of(weight, forms, sizes, moments, ranks))
+    multiplied = weight.layer != "Gather"
+    whole = float(weight.size * sizes.made) if multiplied else 0.0
+    limit = _LARGEST_SHARE_NARROW if _is_narrow(weight) else _LARGEST_SHARE
+    pays = [way for way in ways if _share(way, weight, whole) <= limit]
+    nearest = min(ways, key=lambda way: _share(way, weight, whole), default=None)
+    return Layer(weight, whole, tuple(_undominated(pays)), None if pays else nearest)
 
 
 def insert(weight: Weight, way: Factors) -> None:
@@ -248,7 +281,6 @@ def _products(weight: Weight, sizes: Sizes, moments: Doubles | None, ranks: Rank
     matrix = weight.matrix()
     outputs, inputs = matrix.shape
     found = spectrum(matrix[None], moments)
-    rows = prod(sizes.made) * sizes.samples
     table = weight.layer == "Gather"
 
     def make(rank: int) -> Made:
@@ -256,7 +288,7 @@ def _products(weight: Weight, sizes: Sizes, moments: Doubles | None, ranks: Rank
         return Made((first, second), second @ first)
 
     for rank in ranks.of(found.full, outputs * inputs / (outputs + inputs), 1):
-        macs = rows * rank * (inputs if table else inputs + outputs)
+        macs = sizes.made * rank * (inputs if table else inputs + outputs)
         yield Factors("svd", (rank,), partial(make, rank), 0.0, macs, rank * (inputs + outputs))
 
 
@@ -272,19 +304,16 @@ def _by_channel(weight: Weight, sizes: Sizes, moments: Doubles | None, ranks: Ra
         parts = first.reshape(groups * rank, *shape[1:]), second.reshape(-1, rank, *ones)
         return Made(parts, (second @ first).reshape(-1, inputs))
 
-    for rank in ranks.of(found.full, rows * inputs / (rows + inputs), max(_step(weight) // groups, 1)):
+    for rank in ranks.shared(groups).of(found.full, rows * inputs / (rows + inputs), max(_step(weight) // groups, 1)):
         entries = groups * rank * (rows + inputs)
-        macs = prod(sizes.made) * sizes.samples * entries
-        yield Factors("channel", (groups * rank,), partial(make, rank), 0.0, macs, entries)
+        yield Factors("channel", (groups * rank,), partial(make, rank), 0.0, sizes.made * entries, entries)
 
 
 def _by_side(weight: Weight, sizes: Sizes, moments: Doubles | None, ranks: Ranks) -> Iterator[Factors]:
     array = _array(weight)
     outputs, channels, height, width = array.shape
     found = spectrum(split_kernel(array)[None], moments)
-    between = sizes.made[0] * sizes.read[1] * sizes.samples
-    after = prod(sizes.made) * sizes.samples
-    cost = between * channels * height + after * outputs * width
+    cost = sizes.between * channels * height + sizes.made * outputs * width
 
     def make(rank: int) -> Made:
         first, second = (factor[0] for factor in found.factors(rank))
@@ -292,7 +321,7 @@ def _by_side(weight: Weight, sizes: Sizes, moments: Doubles | None, ranks: Ranks
         kernel = np.einsum("rch,orw->ochw", tall[..., 0], wide[:, :, 0], optimize=True)
         return Made((tall, wide), kernel.reshape(outputs, -1))
 
-    for rank in ranks.of(found.full, after * array.size / cost, _step(weight)):
+    for rank in ranks.of(found.full, sizes.made * array.size / cost, _step(weight)):
         entries = rank * (channels * height + outputs * width)
         yield Factors("spatial", (rank,), partial(make, rank), 0.0, rank * cost, entries)
 
@@ -315,7 +344,7 @@ def _by_tucker(weight: Weight, sizes: Sizes, moments: Doubles | None, ranks: Ran
     for inner, outer in pairs:
         if inner <= channels and outer <= outputs and (inner, outer) != (channels, outputs):
             before, behind = inner * channels, outer * (inner * prod(kernel) + outputs)
-            macs = (prod(sizes.read) * before + prod(sizes.made) * behind) * sizes.samples
+            macs = sizes.read * before + sizes.made * behind
             yield Factors("tucker2", (inner, outer), partial(make, inner, outer), 0.0, macs, before + behind)
 
 
@@ -330,12 +359,12 @@ def _by_places(weight: Weight, sizes: Sizes, moments: Doubles | None, ranks: Ran
         first, last = found.first.reshape(rank, channels, *ones), found.last.reshape(outputs, rank, *ones)
         return Made((first, found.middle.reshape(rank, 1, *kernel), last), found.kernel().reshape(outputs, -1))
 
-    before, behind = prod(sizes.read) * channels, prod(sizes.made) * (places + outputs)
-    most = prod(sizes.made) * array.size / (before + behind)
+    before, behind = sizes.read * channels, sizes.made * (places + outputs)
+    most = sizes.made * array.size / (before + behind)
     for rank in ranks.of(min(outputs, channels) * places, most, _step(weight))[
         :: _CP_EVERY if ranks.exact is None else 1
     ]:
-        macs, entries = rank * (before + behind) * sizes.samples, rank * (channels + places + outputs)
+        macs, entries = rank * (before + behind), rank * (channels + places + outputs)
         yield Factors("cp", (rank,), partial(make, rank), 0.0, macs, entries)
 
 
@@ -369,16 +398,21 @@ def sizes_of(weight: Weight, shapes: Shapes) -> Sizes:
         weight: of a layer.
         shapes: of all tensors.
     """
-    node = weight.uses[0].node
+    return reduce(add, (_positions(weight, use.node, shapes) for use in weight.uses))
+
+
+def _positions(weight: Weight, node: ir.Node, shapes: Shapes) -> Sizes:
     read = shapes.get((node.inputs[0].name if node.inputs[0] is not None else "") or "", ())
     made = shapes.get(node.outputs[0].name or "", ())
     if weight.layer == "Conv":
-        return Sizes(read[2:], made[2:], max(made[0] if made else 1, 1))
+        samples = max(made[0] if made else 1, 1)
+        between = made[2] * prod(read[3:]) if len(made) > 2 else 0
+        return Sizes(prod(read[2:]) * samples, prod(made[2:]) * samples, between * samples)
     if weight.layer in ("MatMul", "Gemm", "Gather"):
-        rows = prod(made) // max(len(weight.matrix()) if weight.layer != "Gather" else prod(weight.shape[1:]), 1)
-        return Sizes((rows,), (rows,))
+        rows = prod(made) // max(len(weight.matrix()) if weight.layer != "Gather" else weight.shape[1], 1)
+        return Sizes(rows, rows)
     steps = prod(read[:2])
-    return Sizes((steps,), (steps,))
+    return Sizes(steps, steps)
 
 
 def _step(weight: Weight) -> int:

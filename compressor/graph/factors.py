@@ -48,6 +48,8 @@ def factor_refusal(weight: Weight) -> str | None:
         return "its weight is also read by something that is no layer"
     if len({layout_of(use, weight.shape) for use in weight.uses}) > 1 or len({use.idx for use in weight.uses}) > 1:
         return "its weights are shared by layers that read them in different ways"
+    if len({attribute(use.node, "group", 1) for use in weight.uses}) > 1:
+        return "its weights are shared by layers of different groups"
     if weight.layer in _PRODUCTS and (idx != 1 or len(weight.shape) != 2):
         return "the weight is not one matrix on the right of the product"
     if weight.layer in _RECURRENT and idx != 1:
@@ -56,6 +58,8 @@ def factor_refusal(weight: Weight) -> str | None:
         return "depthwise: every channel has a kernel of its own, there is no product to factorize"
     if weight.layer == "Gather" and any(attribute(use.node, "axis", 0) for use in weight.uses):
         return "a lookup along another axis than the first"
+    if weight.layer == "Gather" and len(weight.shape) != 2:
+        return f"its rows are no vectors: the table has {len(weight.shape)} axes"
     if weight.layer not in (*_PRODUCTS, *_RECURRENT, "Conv", "Gather") or not prod(weight.shape):
         return f"{weight.layer} has no form with factors"
     return None
@@ -77,7 +81,7 @@ def insert_factors(weight: Weight, first: Floats, second: Floats) -> None:
     graph, name, dtype = _home(weight), weight.value.name or "", weight.dtype
     if weight.layer == "Gather":
         table = new_initializer(graph, f"{name}_first", second.astype(dtype))
-        wide = new_initializer(graph, f"{name}_second", first.reshape(-1, *weight.shape[1:]).astype(dtype))
+        wide = new_initializer(graph, f"{name}_second", first.astype(dtype))
     else:
         thin = new_initializer(graph, f"{name}_first", np.ascontiguousarray(first.T).astype(dtype))
         rest = new_initializer(graph, f"{name}_second", weight.as_stored_with_inputs(second).astype(dtype))

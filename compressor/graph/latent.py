@@ -6,6 +6,7 @@ product of floats, of the input as it was rounded. What rounds them while they a
 model itself the codes are replaced afterwards, packed as they were.
 """
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ from compressor.graph.weights import attribute, uses_of
 from compressor.numerics.affine import Floats
 from compressor.numerics.levels import LEVELS, REDUCED, Bits, Codes, Levels
 
+_OF_CODES = "_of_codes"
 _BITS: dict[str, Bits] = {"Unpack3": 3, "Unpack2": 2, "UnpackTernary": "ternary", "UnpackBinary": "binary"}
 
 
@@ -164,7 +166,10 @@ def _output(bias: IntegerBias) -> ir.Value:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A weight in codes in a graph: `output` is integers · scale, or the integer product that `scaled` makes real."""
+    """A weight in codes in a graph: `output` is integers · scale, or the integer product that `scaled` makes real.
+
+    `others` are further places where the same codes are read.
+    """
 
     output: ir.Value
     stored: Stored
@@ -173,6 +178,12 @@ class _Place:
     scale: ir.Value
     steps: tuple[int, ...]
     scaled: ir.Node | None = None
+    others: "tuple[_Place, ...]" = ()
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Equal for places that read the same weight in the same way."""
+        return (*self.stored.arrays, self.scale, self.shape, self.steps)
 
     @property
     def layer(self) -> str:
@@ -208,37 +219,40 @@ def _freed(place: _Place) -> Latent:
     value = (place.integers() * scale.reshape(place.steps)).astype(np.float32)
     multipliers = place.spread().reshape(place.shape).astype(np.float32)
     layer = place.layer
-    made = _replace(place.output, value) if place.scaled is None else _multiply(place.output, place.scaled, value)
+    made = _initializer(place.output, value)
+    for reading in (place, *place.others):
+        if reading.scaled is None:
+            redirect(uses_of(reading.output), made)
+        else:
+            _multiply(reading.output, reading.scaled, made)
     whole = multipliers if place.multipliers is not None else np.ones((), np.float32)
     return Latent(made.name or "", layer, place.stored.levels, place.scale.name or "", scale, place.steps, whole)
 
 
 def _freed_bias(bias: IntegerBias) -> LatentBias:
-    made = _replace(_output(bias), bias.real.astype(np.float32))
+    output = _output(bias)
+    made = _initializer(output, bias.real.astype(np.float32))
+    redirect(uses_of(output), made)
     x, weight = (np.asarray(constant(part), np.float32) for part in bias.parts)
     return LatentBias(made.name or "", (bias.parts[0].name or "", bias.parts[1].name or ""), (x, weight))
 
 
-def _replace(output: ir.Value, array: Floats) -> ir.Value:
-    """Let an array be read in place of what a node makes, under its name."""
+def _initializer(output: ir.Value, array: Floats) -> ir.Value:
+    """An array under the name of what a node makes."""
     graph, name = output.graph, output.name or ""
     if not isinstance(graph, ir.Graph):
         raise ValueError(f"{name} is in no graph")
-    output.name = f"{name}_of_codes"
-    made = new_initializer(graph, name, array)
-    redirect(uses_of(output), made)
-    return made
+    output.name = f"{name}{_OF_CODES}"
+    return new_initializer(graph, name, array)
 
 
-def _multiply(product: ir.Value, scaled: ir.Node, array: Floats) -> ir.Value:
+def _multiply(product: ir.Value, scaled: ir.Node, made: ir.Value) -> None:
     """Let the input of an integer product, as it was rounded, be multiplied by an array in floats."""
-    node, graph, name = product.producer(), product.graph, product.name or ""
+    node, name = product.producer(), (product.name or "").removesuffix(_OF_CODES)
     ranged = None if node is None or node.inputs[0] is None else node.inputs[0].producer()
-    if ranged is None or not isinstance(graph, ir.Graph):
+    if ranged is None:
         raise ValueError(f"{name} is no product of a ranged input")
     layer = _product_name(product)
-    product.name = f"{name}_of_codes"
-    made = new_initializer(graph, name, array)
     real = new_node("DequantizeLinear", ranged.outputs, f"{name}_input", ir.DataType.FLOAT)
     multiplied = new_node("MatMul", [real.outputs[0], made], f"{name}_real", ir.DataType.FLOAT)
     replace(scaled, [real, multiplied])
@@ -246,7 +260,6 @@ def _multiply(product: ir.Value, scaled: ir.Node, array: Floats) -> ir.Value:
         if use.node.name == layer:
             use.node.name = f"{layer}_biased"
     multiplied.name = layer
-    return made
 
 
 def _product_name(product: ir.Value) -> str:
@@ -255,7 +268,17 @@ def _product_name(product: ir.Value) -> str:
 
 
 def _places(model: ir.Model) -> Iterator[_Place]:
-    """Every weight that is read through DequantizeLinear, or through Cast and Mul, from codes we know."""
+    """Every weight that is read from codes we know, but for those that are read in different ways."""
+    found: dict[tuple[ir.Value, ...], list[_Place]] = {}
+    for place in _readings(model):
+        found.setdefault(place.stored.arrays, []).append(place)
+    for first, *others in found.values():
+        if all(other.key == first.key for other in others):
+            yield dataclasses.replace(first, others=tuple(others))
+
+
+def _readings(model: ir.Model) -> Iterator[_Place]:
+    """Every place where a weight is read through DequantizeLinear, or through Cast and Mul, from codes we know."""
     for node in list(model.graph):
         found = None
         if node.op_type == "DequantizeLinear" and not attribute(node, "block_size", 0):

@@ -41,6 +41,8 @@ def _fit_together(first: Weight, second: Weight) -> bool:
         return False
     if any(layer_bias(weight) is None for weight in (first, second)) or first.dtype != second.dtype:
         return False
+    if first.dtype == "float64":  # what is multiplied here is rounded to float32
+        return False
     if all(node.op_type == "Conv" for node in nodes):
         return attribute(nodes[0], "group", 1) == 1 and _at_one_place(second)
     return all(_is_plain_product(weight) for weight in (first, second))

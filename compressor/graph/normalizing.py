@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from compressor.graph.edit import constant, insert, new_initializer, redirect, set_array
 from compressor.graph.model import Model
 from compressor.graph.observe import values_by_name
+from compressor.graph.select import Selectors
 from compressor.graph.weights import uses_of
 
 EPSILON = 1e-5
 _MOMENTUM = 0.9
+_ALL = Selectors()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +50,26 @@ class Normalized:
         return self.scale, self.shift, self.mean, self.variance
 
 
-def normalize(model: Model) -> list[Normalized]:
+def normalize(model: Model, selectors: Selectors = _ALL) -> list[Normalized]:
     """Put a normalization that does nothing yet behind every convolution with a bias; the model is edited.
 
     Left alone are convolutions that are normalized already, or whose weight is shared or computed.
+
+    Args:
+        model: to edit.
+        selectors: of the convolutions.
     """
-    return list(_normalized(model.ir))
+    return list(_normalized(model.ir, selectors))
 
 
-def _normalized(model: ir.Model) -> Iterator[Normalized]:
+def _normalized(model: ir.Model, selectors: Selectors) -> Iterator[Normalized]:
     for node in list(model.graph):
         if node.op_type != "Conv" or len(node.inputs) < 3 or node.outputs[0].is_graph_output():
             continue
         weight, bias = node.inputs[1], node.inputs[2]
         if weight is None or bias is None or not _own(weight) or not _own(bias):
+            continue
+        if not all(selectors.match((node.name or "", value.name or ""), "Conv") for value in (weight, bias)):
             continue
         readers = uses_of(node.outputs[0])
         if any(use.node.op_type == "BatchNormalization" for use in readers):

@@ -118,6 +118,18 @@ def layers_of(model: Model) -> dict[str, list[Layer]]:
     return {value.name or "": [_layer(use, value) for use in readers(value)] for value in roles(copy).learned}
 
 
+def layers_behind_scales(model: Model) -> dict[str, list[Layer]]:
+    """Every scale of a quantizer, and the layers that read what it rounds."""
+    copy = model.copy().ir
+    untie(copy)
+    return {
+        scale.name or "": [
+            _layer(use, scale) for rounds in uses_of(scale) for output in rounds.node.outputs for use in readers(output)
+        ]
+        for scale in roles(copy).scales
+    }
+
+
 def _layer(use: Use, value: ir.Value) -> Layer:
     node, name = use.node, value.name or ""
     before = [v.producer() for v in node.inputs if v is not None] if node.op_type in _JOINED else []

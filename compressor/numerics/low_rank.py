@@ -95,10 +95,25 @@ def correction(missing: Floats, rank: int, moments: Doubles | None = None) -> tu
 
 def whitening(moments: Doubles) -> Doubles:
     """S, lower, with SSᵀ = H, made well conditioned: (groups, inputs, inputs)."""
+    for damping in (_DAMPING, 10 * _DAMPING, 100 * _DAMPING):
+        try:
+            return _root(damped(moments, damping))
+        except np.linalg.LinAlgError:  # what was summed in float32 may miss positive by more than the damping
+            continue
+    return _root(damped(moments, 1.0))
+
+
+def _root(moments: Doubles) -> Doubles:
+    found: Doubles = np.linalg.cholesky(moments).astype(np.float64)
+    return found
+
+
+def damped(moments: Doubles, damping: float = _DAMPING) -> Doubles:
+    """H with a share of its mean on the diagonal, so that no direction counts for nothing: (groups, inputs, inputs)."""
     mean = np.einsum("gii->g", moments) / moments.shape[1]
-    added = np.where(mean > 0, _DAMPING * mean, 1.0)
-    root = np.linalg.cholesky(moments + added[:, None, None] * np.eye(moments.shape[1]))
-    return root.astype(np.float64)
+    added = np.where(mean > 0, damping * mean, 1.0)
+    found: Doubles = moments + added[:, None, None] * np.eye(moments.shape[1])
+    return found
 
 
 def split_kernel(weights: Floats) -> Floats:

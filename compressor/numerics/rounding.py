@@ -86,7 +86,9 @@ def output_error(weights: Floats, rounded: Floats, moments: Doubles) -> float:
     """
     difference, real = rounded.astype(np.float64) - weights, weights.astype(np.float64)
     noise, signal = float(((difference @ moments) * difference).sum()), float(((real @ moments) * real).sum())
-    return noise / signal if signal > 0 else 0.0
+    if not np.isfinite(signal):
+        return float("inf")
+    return max(noise, 0.0) / signal if signal > 0 else 0.0
 
 
 def _recursion(columns: Doubles, moments: Doubles, grid: Grid) -> tuple[NDArray[np.int8], list[Steps]]:

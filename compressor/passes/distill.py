@@ -68,7 +68,7 @@ class Distill(Pass, TrainingSettings):
         place = distilling.Place(context.scratch, folder, context.threads, context.progress)
         trained = distilling.distill(model, teachers, context.training, self, self.selectors, context.seed, place)
         moved = trained.student.store(model)
-        yield Note(_told(trained.history, self))
+        yield Note(_told(trained.history, trained.followed, self))
         yield from (Note(text, warning=True) for text in trained.warnings)
         if not trained.history.best_step:
             yield Note(f"distill: the model is what it was: {_unmoved(trained.history)}", warning=True)
@@ -85,14 +85,15 @@ class Distill(Pass, TrainingSettings):
         return other
 
 
-def _told(history: "History", settings: TrainingSettings) -> str:
+def _told(history: "History", followed: Mapping[str, str], settings: TrainingSettings) -> str:
     resumed = f", continued at step {history.resumed}" if history.resumed else ""
     stopped = f", stopped early: {history.stopped}" if history.stopped else ""
     kept = "" if history.best_step == history.step else f" of step {history.best_step}"
+    losses = ", ".join(f"{name} by {loss}" for name, loss in followed.items())
     return (
         f"distill: {history.step} steps of {settings.batch} samples at learning rate {history.learning_rate:.1g} in "
         f"{history.seconds:.0f} s{resumed}{stopped}; from the teacher on held-out samples: {history.before:.3g} → "
-        f"{history.best:.3g}{kept}"
+        f"{history.best:.3g}{kept} ({losses})"
     )
 
 

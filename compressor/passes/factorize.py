@@ -84,12 +84,12 @@ class Factorize(Pass):
         default=None, description="instead, layer by layer: share of its parameters that a layer keeps at most"
     )
     rank: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="instead, layer by layer: the rank; of tucker2 the larger one is meant"
+        default=None, description="instead, layer by layer: the rank, of all groups together; of tucker2 both ranks"
     )
     whiten: bool = Field(
         default=True,
         description="lose least in what the layers make of the calibration data, rather than in their weights; without "
-        "calibration data it is the weights either way",
+        "calibration data it is the weights either way, as it is for recurrent layers and weights that layers share",
     )
     repair: bool = Field(
         default=True, description="fit the last of the factors to the outputs of the whole layer, on calibration data"
@@ -117,6 +117,8 @@ class Factorize(Pass):
         weights = []
         for weight in model.weights(self.selectors):
             reason = factor_refusal(weight)
+            if reason is None and not np.isfinite(weight.matrix()).all():
+                reason = "it holds entries that are not finite"
             if reason is None:
                 weights.append(weight)
             else:
@@ -132,7 +134,9 @@ class Factorize(Pass):
             if layer.ways:
                 found.append(layer)
             else:
-                yield Skip(layer.weight.name, layer.weight.layer, _unpaid(layer))
+                yield Skip(layer.weight.name, layer.weight.layer, self._unpaid(layer))
+        if not found:
+            return
         choice = self._choose(model, found, context)
         before = model.copy()
         written = [(layer.weight, way) for layer, way in zip(found, choice, strict=True) if way is not None]
@@ -147,7 +151,7 @@ class Factorize(Pass):
 
     def _choose(self, model: Model, found: Sequence[Layer], context: Context) -> Choice:
         if self.rank is not None:
-            return [_of_rank(layer, self.rank) for layer in found]
+            return [min(layer.ways, key=lambda way: way.error) for layer in found]
         if self.ratio is not None:
             return [_of_ratio(layer, self.ratio) for layer in found]
         if self.energy is not None:
@@ -163,17 +167,37 @@ class Factorize(Pass):
             return _within_drift(model, found, losses, self.drift, judge)
         if self.parameters is not None:
             sizes = [np.array([layer.weight.size, *(w.parameters for w in layer.ways)], np.float64) for layer in found]
-            return _within(found, losses, sizes, self.parameters * sum(float(s[0]) for s in sizes), "parameters")
+            total = float(sum(weight.size for weight in model.weights(self.selectors)))
+            return _within(found, losses, sizes, total, self.parameters, "parameters")
         costs = [np.array([layer.macs, *(way.macs for way in layer.ways)], np.float64) for layer in found]
         whole = float(sum(count_macs(model, context.feeds(), context.scratch).values()))
-        fixed = whole - sum(float(cost[0]) for cost in costs)
         if self.macs is not None:
-            return _within(found, losses, costs, self.macs * whole - fixed, "macs")
+            return _within(found, losses, costs, whole, self.macs, "macs")
         return within_time(
             self.latency or 1.0,
-            lambda share: _within(found, losses, costs, share * whole - fixed, "latency"),
+            lambda share: _within(found, losses, costs, whole, share, "latency"),
             lambda choice: _time(model, found, choice, context),
         )
+
+    def _unpaid(self, layer: Layer) -> str:
+        """Why no form and rank is worth it."""
+        way, weight = layer.nearest, layer.weight
+        if way is not None:
+            table = weight.layer == "Gather"
+            taken = way.parameters / weight.size if table else way.macs / max(layer.macs, 1)
+            what = "parameters" if table else "multiply-accumulates"
+            return (
+                f"does not pay: {way.told} would take {taken:.2f} of the {what}, and lose {way.error:.1%} of the output"
+            )
+        rows, columns = weight.matrix().shape
+        most = rows * columns // (rows + columns)
+        if weight.layer == "Conv" and self.method not in ("auto", "svd", "channel"):
+            return f"has no form {self.method}: that is for kernels of several places and no groups"
+        if self.rank is not None and self.rank > most:
+            return f"rank {self.rank} saves nothing; up to {most} would"
+        if self.round_to is not None and self.round_to > most:
+            return f"no multiple of round_to saves anything; ranks up to {most} would"
+        return "too small: there is no rank between none and all"
 
 
 def _last_factors(model: Model, before: Model, shapes: Shapes, names: Collection[str]) -> Iterator[list[Fit]]:
@@ -181,7 +205,8 @@ def _last_factors(model: Model, before: Model, shapes: Shapes, names: Collection
 
     All in front of what the whole layer read is settled by then, in both models.
     """
-    read = {weight.name: weight.uses[0].node.inputs[0] for weight in before.weights()}
+    first = ((weight.name, weight.uses[0]) for weight in before.weights())
+    read = {name: use.node.inputs[1 if use.node.op_type == "Gather" else 0] for name, use in first}
     for stage in fits(model, {}, shapes):
         for fit in stage:
             source = read.get(fit.weight.name)
@@ -201,14 +226,20 @@ def _losses(model: Model, found: Sequence[Layer], judge: Judge, context: Context
 
 
 def _within(
-    found: Sequence[Layer], losses: Sequence[Doubles], costs: Sequence[Doubles], limit: float, name: str
+    found: Sequence[Layer], losses: Sequence[Doubles], costs: Sequence[Doubles], whole: float, share: float, name: str
 ) -> Choice:
-    """The choice of least loss whose costs add up to the limit at most."""
+    """The choice of least loss within a share of the whole, to which all else belongs as well.
+
+    Raises:
+        PassError: there is none.
+    """
     candidates = [Candidates(loss, cost) for loss, cost in zip(losses, costs, strict=True)]
+    fixed = whole - sum(float(cost[0]) for cost in costs)
+    limit = share * whole - fixed
     picked = least_loss(candidates, limit) if limit > 0 else None
     if picked is None:
-        least = sum(float(cost.min()) for cost in costs) / max(sum(float(cost[0]) for cost in costs), 1.0)
-        raise PassError(f"{name}: at the lowest ranks the factors still take {least:.2f} of what they stand for")
+        least = (fixed + sum(float(cost.min()) for cost in costs)) / max(whole, 1.0)
+        raise PassError(f"{name}: {share:.2f} is not reached: at the lowest ranks {least:.2f} is left")
     return _ways(found, picked)
 
 
@@ -260,20 +291,6 @@ def _of_ratio(layer: Layer, ratio: float) -> Factors | None:
 def _cheapest(layer: Layer, error: float) -> Factors | None:
     """The cheapest way that loses no more."""
     return next((way for way in reversed(layer.ways) if way.error <= error), None)
-
-
-def _of_rank(layer: Layer, rank: int) -> Factors | None:
-    """The way that loses least of those with no higher rank."""
-    return min((way for way in layer.ways if max(way.ranks) <= rank), key=lambda way: way.error, default=None)
-
-
-def _unpaid(layer: Layer) -> str:
-    way = layer.nearest
-    if way is None:
-        return "too small: there is no rank between none and all"
-    taken = way.macs / max(layer.macs, 1) if layer.weight.layer != "Gather" else way.parameters / layer.weight.size
-    what = "parameters" if layer.weight.layer == "Gather" else "multiply-accumulates"
-    return f"does not pay: {way.told} would take {taken:.2f} of the {what}, and lose {way.error:.1%} of the output"
 
 
 def _finding(layer: Layer, way: Factors | None) -> Finding:

@@ -127,6 +127,8 @@ class QuantizeWeights(LayerSettings, Pass):
                 _refuse_combination(tried, self.compute, self.format, self.symmetric)
         if self.budget is not None and any(settings.rounding == "activation_aware" for settings in general):
             raise ValueError("a budget goes with rounding nearest, half_quadratic, second_order and learned")
+        if self.budget is not None and any(settings.compensate_rank for settings in general):
+            raise ValueError("compensate_rank goes with bits: a budget counts codes alone")
         return self
 
     def apply(self, model: Model, context: Context) -> Iterator[Finding | Note]:
@@ -231,11 +233,15 @@ class QuantizeWeights(LayerSettings, Pass):
         weight, compute = order.weight, order.scheme.compute
         name, layer, bytes_before = weight.name, weight.layer, weight.nbytes
         rank, corrected = self._settings(weight).compensate_rank if _is_product(weight) else 0, 0
-        why, made = small.get(weight.value.name or ""), fulfilled.rounded()
+        why, made, beside = small.get(weight.value.name or ""), fulfilled.rounded(), ""
         if rank:
             first, second = correction(weight.matrix() - made, rank, fulfilled.moments)
-            insert_correction(weight, first, second)
-            made, corrected = made + second @ first, first.nbytes + second.nbytes
+            beside = f", rank {len(first)} beside"
+            if coded.nbytes + first.nbytes + second.nbytes < bytes_before:
+                insert_correction(weight, first, second)
+                made, corrected = made + second @ first, first.nbytes + second.nbytes
+            else:
+                beside += " left out: no smaller than floats"
         error = relative_error(weight.matrix(), made)
         if why or not (_is_product(weight) or _is_table(weight)):
             insert_storage(model.ir, weight, coded)
@@ -249,7 +255,7 @@ class QuantizeWeights(LayerSettings, Pass):
             insert_block_dequantization(weight, coded)
         else:
             insert_block_product(weight, coded)
-        detail = f"{order.scheme}{f', rank {rank} beside' if rank else ''}{f'; in float: {why}' if why else ''}"
+        detail = f"{order.scheme}{beside}{f'; in float: {why}' if why else ''}"
         return Change(name, layer, detail, error, bytes_before, coded.nbytes + corrected, bits=order.scheme.bits)
 
 

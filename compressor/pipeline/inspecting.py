@@ -11,7 +11,7 @@ from compressor.graph.factors import factor_refusal
 from compressor.graph.model import Model
 from compressor.graph.opening import ModelSource, opened
 from compressor.graph.refusals import already_quantized
-from compressor.graph.weights import Weight
+from compressor.graph.weights import Weight, attribute
 from compressor.numerics.low_rank import spectrum
 from compressor.pipeline.measuring import kernels
 from compressor.pipeline.workspace import scratch_folder
@@ -87,11 +87,14 @@ def _spectra(model: Model) -> Iterator[SpectrumInfo]:
     for weight in model.weights():
         if factor_refusal(weight) is not None:
             continue
+        groups = attribute(weight.uses[0].node, "group", 1)
         matrix = weight.matrix()
-        errors = spectrum(matrix[None]).errors()
-        full, (rows, columns) = len(errors) - 1, matrix.shape
+        rows, columns = len(matrix) // groups, matrix.shape[1]
+        errors = spectrum(matrix.reshape(groups, rows, columns)).errors()
+        full = len(errors) - 1
         quarter, half, most = (float(1 - errors[-(-full * part // 4)]) for part in (1, 2, 3))
-        yield SpectrumInfo(weight.name, weight.layer, full, (quarter, half, most), rows * columns // (rows + columns))
+        pays = groups * (rows * columns // (rows + columns))
+        yield SpectrumInfo(weight.name, weight.layer, groups * full, (quarter, half, most), pays)
 
 
 def _of(weight: Weight, macs: dict[str, int]) -> int | None:

@@ -9,6 +9,8 @@ from compressor.graph.model import TensorSpec
 from compressor.runtime.ort import Array
 from compressor.training.settings import Augmentation
 
+_MOST_CHANNELS = 4
+
 
 def check(settings: Augmentation, specs: tuple[TensorSpec, ...]) -> None:
     """Refuse what none of the inputs can take.
@@ -46,14 +48,22 @@ def augmented(
             continue
         changed = array
         if array.ndim == 4:
+            last = _channels_last(array.shape)
+            changed = np.moveaxis(array, -1, 1) if last else array
             if settings.flip:
                 changed = np.where(flipped[:, None, None, None], changed[..., ::-1], changed)
             if shifts is not None:
                 changed = _shifted(changed, shifts, settings.crop)
+            changed = np.moveaxis(changed, 1, -1) if last else changed
         if settings.noise:
             changed = changed + settings.noise * changed.std() * rng.standard_normal(changed.shape, np.float32)
         made[name] = np.ascontiguousarray(mix.of(changed), array.dtype)
     return made, mix
+
+
+def _channels_last(shape: tuple[int, ...]) -> bool:
+    """Whether images are (samples, height, width, channels): told by a last axis of a few entries."""
+    return shape[-1] <= _MOST_CHANNELS < shape[1]
 
 
 class Mix:

@@ -55,15 +55,33 @@ class Scaled(nn.Module):
 
 
 class Positive(nn.Module):
-    """A scale that is learned as its logarithm, so that steps are shares of it and none makes it negative."""
+    """A scale of which the logarithm is learned, so that steps are shares of it and none makes it negative.
 
-    def forward(self, logarithm: Tensor) -> Tensor:
+    Args:
+        scale: at first, and exactly that for as long as nothing was learned.
+    """
+
+    initial: Tensor
+
+    def __init__(self, scale: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("initial", scale.detach().clone())
+
+    def forward(self, growth: Tensor) -> Tensor:
         """Of the same shape."""
-        return torch.exp(logarithm)
+        return self.initial * torch.exp(growth)
 
     def right_inverse(self, scale: Tensor) -> Tensor:
         """What is learned for a scale."""
-        return torch.log(scale)
+        return torch.log(scale / self.initial)
+
+
+class Halved(nn.Module):
+    """A float16 array that is learned in float32, whose steps float16 would not notice."""
+
+    def forward(self, array: Tensor) -> Tensor:
+        """Of the same shape."""
+        return array.half()
 
 
 class Stepped(nn.Module):

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from compressor.data import Dataset
 from compressor.errors import PassError
-from compressor.graph.model import Model, sha256
+from compressor.graph.model import Model, data_path, sha256
 from compressor.graph.select import Selectors
 from compressor.progress import Progress
 from compressor.runtime.launched import Launched, launched
 from compressor.training.job import Job, Trained, work
-from compressor.training.pool import Pool
+from compressor.training.pool import Pool, has_fixed_batch
 from compressor.training.settings import TrainingSettings
 from compressor.training.world import Gang, World
 
@@ -64,7 +64,7 @@ def distill(
     """
     folder = place.scratch / "training"
     folder.mkdir(exist_ok=True)
-    pool = Pool.fill(data.singly().batches(), data.name, folder / "pool")
+    pool = Pool.fill(data.singly().batches(), data.name, folder / "pool", has_fixed_batch(model))
     student = folder / "student.onnx"
     model.save(student)
     files = tuple(folder / f"teacher-{number}.onnx" for number in range(len(teachers)))
@@ -82,7 +82,8 @@ def distill(
 
     if started.size > 1:
         with _launched(started) as world:
-            world.share(student)
+            for file in (student, data_path(student)):
+                world.share(file)
             said = job()
             world.share(said.checkpoint)
             return work(said, world, place.progress)
@@ -94,8 +95,8 @@ def distill(
 def _key(files: Sequence[Path], pool: Pool, settings: TrainingSettings, selectors: Selectors, seed: int) -> str:
     """Equal for trainings that would come to the same end."""
     said = [
-        *map(sha256, files),
-        len(pool),
+        *(sha256(part) for file in files for part in (file, data_path(file)) if part.exists()),
+        pool.digest(),
         settings.model_dump_json(exclude={"workers", "cache_bytes"}),
         selectors,
         seed,

@@ -64,11 +64,13 @@ class Trained:
     Attributes:
         student: in the state that is kept.
         history: how it got there.
+        followed: output -> the loss by which it followed the teacher.
         warnings: what the user should know.
     """
 
     student: Student
     history: History
+    followed: Mapping[str, str]
     warnings: tuple[str, ...]
 
 
@@ -94,16 +96,21 @@ def work(job: Job, world: World, progress: Progress) -> Trained:
     )
     names = tuple(dict.fromkeys(pair.student for pair in pairs))
     freed = free(model)
-    normalized = normalize(freed.model) if settings.batch_norm == "restore" and _may_normalize(freed, settings) else []
+    restores = settings.batch_norm == "restore"
+    if settings.batch_norm != "fixed" and world.size > 1:
+        raise PassError(f"batch_norm: {settings.batch_norm} is for one process, which sees whole batches; leave it out")
+    normalized = normalize(freed.model, job.selectors) if restores and _may_normalize(freed, settings) else []
     learn, _ = pool.split(held_out(pool), job.seed)
     measure(freed.model, normalized, pool, learn, settings.batch)
     student = Student(freed, normalized, names, job.selectors, settings, device)
     objective = _objective(student, teacher, pool, pairs, settings, _vocabularies(first))
-    if settings.alpha is not None and settings.alpha < 1 and not pool.labelled:
-        raise PassError("alpha below 1 mixes in labels, and the training data has none; leave alpha out")
     trainer = Trainer(student, teacher, objective, pool, settings, job.seed, world, device)
-    warnings = tuple(trainer.doubts())
-    return Trained(student, trainer.run(job.checkpoint, progress), warnings)
+    warnings = [*trainer.doubts()]
+    if restores and not normalized:
+        warnings.append("distill: batch_norm: restore finds no convolution of floats that it could normalize")
+    if settings.augment and not any(pool.varies(bucket) for bucket in range(pool.buckets)):
+        warnings.append("distill: augment does nothing: an input of the model does not begin with the samples")
+    return Trained(student, trainer.run(job.checkpoint, progress), objective.followed(), tuple(warnings))
 
 
 def _may_normalize(freed: Freed, settings: TrainingSettings) -> bool:
@@ -186,6 +193,11 @@ def _objective(
     wanted = tensors(_first(teacher, batch.feeds, "teacher"), student.device)
     with torch.no_grad():
         found = student.outputs(tensors(batch.feeds, student.device))
+    if settings.features == "auto":
+        pairs = [pair for pair in pairs if found[pair.student].is_floating_point()]
+    for pair in pairs:
+        if not found[pair.student].is_floating_point():
+            raise PassError(f"features: {pair.student} holds no floats that could become alike")
     features = [pair.teacher for pair in pairs]
     outputs = {name: wanted[name] for name in found if name in wanted and name not in features}
     if not outputs:
@@ -202,7 +214,12 @@ def _objective(
         own, other = found[pair.student], wanted[pair.teacher]
         bridge = projection(own, other, (pair.student, pair.teacher))
         made.append(Feature(pair.student, pair.teacher, power_of(other), bridge and bridge.to(student.device)))
-    return Objective(followed, made, settings)
+    objective = Objective(followed, made, settings)
+    if settings.alpha is not None and settings.alpha < 1:
+        if not pool.labelled:
+            raise PassError("alpha below 1 mixes in labels, and the training data has none; leave alpha out")
+        objective.check_labels(pool.labels(), found)
+    return objective
 
 
 def _first(teacher: Teacher, feeds: Mapping[str, Array], whose: str) -> dict[str, Array]:

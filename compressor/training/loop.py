@@ -7,7 +7,7 @@ follow from the seed and the number of the step, so that a run that was cut off 
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from compressor.data import Batch
 from compressor.errors import PassError
 from compressor.progress import Progress
 from compressor.runtime.ort import Array, Feeds
-from compressor.training.augment import Mix, augmented
+from compressor.training.augment import augmented
 from compressor.training.objective import Example, Objective
 from compressor.training.pool import Pool, Rows
 from compressor.training.settings import TrainingSettings
@@ -33,6 +34,7 @@ _CHECKPOINT_SECONDS = 20.0
 _DEFAULT_EPOCHS = 10.0
 _RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 _TRIAL_STEPS = 24
+_MASKS = ("attention_mask", "input_mask")
 _SGD_FACTOR = 10.0
 """Plain gradients want larger rates than those that Adam has scaled."""
 
@@ -65,6 +67,22 @@ class History:
     resumed: int = 0
     stopped: str = ""
     losses: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lesson:
+    """What the student is asked, what the teacher says to it, and what else is known."""
+
+    feeds: dict[str, Tensor]
+    teacher: dict[str, Tensor]
+    example: Example
+
+
+def _is_mask(name: str, array: Array) -> bool:
+    """Whether an input says which positions of a text are real: 1 where one is, under the names exporters use."""
+    called = name.lower().endswith(_MASKS)
+    real = array.ndim == 2 and array.dtype.kind in "biu"
+    return called and real and bool(array.any(axis=1).all())
 
 
 def held_out(pool: Pool) -> int:
@@ -124,7 +142,8 @@ class Trainer:
         steps, looks = self._length(), self._look_every()
         started, saved = time.monotonic() - self.history.seconds, time.monotonic()
         left = None if self._settings.minutes is not None else steps - self.history.step
-        for parts in progress.track(self._steps(self.history.step, steps), "distill", left):
+        ahead = iter(()) if self.history.stopped else self._steps(self.history.step, steps)
+        for parts in progress.track(ahead, "distill", left):
             done = self._done(steps, time.monotonic() - started)
             if done >= 1:
                 break
@@ -154,36 +173,29 @@ class Trainer:
         with torch.no_grad():
             pieces = list(self._pool.pieces(self._judge, self._settings.batch))
             for rows in pieces[self._world.rank :: self._world.size]:
-                batch = self._pool.batch(rows)
-                made, feeds, _ = self._taught(
-                    rows, batch.feeds, np.random.default_rng([self._seed, 2, *rows.places[:1]])
-                )
-                teacher = tensors(made, self._device)
-                example = self._example(batch.samples, feeds, batch.labels)
-                student = self._student.outputs(tensors(feeds, self._device))
-                total += float(self._objective.divergence(student, teacher, example).sum())
-                count += batch.samples
+                lesson = self._lesson(rows, np.random.default_rng([self._seed, 2, *rows.places[:1]]))
+                student = self._student.outputs(lesson.feeds)
+                total += float(self._objective.divergence(student, lesson.teacher, lesson.example).sum())
+                count += lesson.example.samples
         total, count = self._world.total((total, count))
         return total / max(count, 1)
 
     def doubts(self) -> Iterator[str]:
         """What the labels of the held-out samples say against the teacher."""
-        right = np.zeros(2)
-        count = 0
+        right = np.zeros(3)
         for rows in self._pool.pieces(self._judge, self._settings.batch):
             batch = self._pool.batch(rows)
             if not batch.labels:
                 return
-            example = self._example(batch.samples, batch.feeds, batch.labels)
+            example = self._example(batch)
             with torch.no_grad():
                 student = self._student.outputs(tensors(batch.feeds, self._device))
             teacher = tensors(self._remembered.outputs(rows), self._device)
-            right += [self._objective.correct(student, example), self._objective.correct(teacher, example)]
-            count += batch.samples
+            right += [*(self._objective.correct(made, example) for made in (student, teacher)), example.known()]
         if right[1] < right[0]:
             yield (
-                f"distill: the teacher is right on {right[1] / count:.1%} of {count} held-out samples, the student "
-                f"before it learns from it on {right[0] / count:.1%}"
+                f"distill: the teacher is right on {right[1] / right[2]:.1%} of {right[2]:.0f} held-out labels, the "
+                f"student before it learns from it on {right[0] / right[2]:.1%}"
             )
 
     def _step(self, parts: Sequence[Rows], optimizer: torch.optim.Optimizer, rate: float) -> float:
@@ -210,24 +222,27 @@ class Trainer:
 
     def _loss(self, rows: Rows, rng: np.random.Generator) -> Tensor:
         """Summed over some samples, with gradients."""
+        lesson = self._lesson(rows, rng)
+        return self._objective.loss(self._student.outputs(lesson.feeds), lesson.teacher, lesson.example).sum()
+
+    def _lesson(self, rows: Rows, rng: np.random.Generator) -> _Lesson:
+        """Samples, varied if they are to be, and what the teacher says to them."""
         batch = self._pool.batch(rows)
-        teacher, feeds, mix = self._taught(rows, batch.feeds, rng)
-        example = self._example(batch.samples, feeds, batch.labels)
-        if mix is not None:
-            example = Example(example.samples, example.labels, example.masks, mix.share, torch.from_numpy(mix.partners))
-        student = self._student.outputs(tensors(feeds, self._device))
-        return self._objective.loss(student, tensors(teacher, self._device), example).sum()
+        example = self._example(batch)
+        if not self._settings.augment or not self._pool.varies(rows.bucket):
+            return self._posed(batch.feeds, self._remembered.outputs(rows), example)
+        varied, mix = augmented(batch.feeds, self._settings.augment, rng)
+        blended = replace(example, share=mix.share, partners=torch.from_numpy(mix.partners))
+        return self._posed(varied, self._teacher.outputs(varied), blended)
 
-    def _taught(self, rows: Rows, feeds: Feeds, rng: np.random.Generator) -> tuple[dict[str, Array], Feeds, Mix | None]:
-        """What the teacher says to samples, varied if they are to be; these; and how they were blended."""
-        if not self._settings.augment or self._pool.is_whole(rows.bucket):
-            return self._remembered.outputs(rows), feeds, None
-        varied, mix = augmented(feeds, self._settings.augment, rng)
-        return self._teacher.outputs(varied), varied, mix
+    def _posed(self, feeds: Feeds, teacher: Feeds, example: Example) -> _Lesson:
+        said = tensors(teacher, self._device)
+        real = {name: t.float() if t.is_floating_point() else t for name, t in said.items()}
+        return _Lesson(tensors(feeds, self._device), real, example)
 
-    def _example(self, samples: int, feeds: Feeds, labels: Feeds) -> Example:
-        masks = {n: a for n, a in feeds.items() if "mask" in n.lower() and a.ndim == 2}
-        return Example(samples, tensors(labels, self._device), tensors(masks, self._device))
+    def _example(self, batch: Batch) -> Example:
+        masks = {name: array for name, array in batch.feeds.items() if _is_mask(name, array)}
+        return Example(batch.samples, tensors(batch.labels, self._device), tensors(masks, self._device))
 
     def _free(self) -> list[Tensor]:
         return [p for module in self._modules for p in module.parameters() if p.requires_grad]
@@ -278,7 +293,7 @@ class Trainer:
         """The learning rate as a share of its peak."""
         warmup = self._settings.warmup
         if done < warmup:
-            return max(done, 1e-3) / warmup
+            return min(max(done, 1e-3) / warmup, 1)
         left = 1 - (done - warmup) / (1 - warmup)
         match self._settings.schedule:
             case "cosine":

@@ -1,10 +1,12 @@
 """What is minimized: the distance of a student from its teacher, over all outputs, features and labels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compressor.errors import PassError
@@ -70,6 +72,10 @@ class Example:
     share: float = 1.0
     partners: Tensor | None = None
 
+    def known(self) -> int:
+        """How many labels there are."""
+        return sum(int((labels >= 0).sum()) for labels in self.labels.values())
+
 
 def matches(
     outputs: Tensors, samples: int, settings: TrainingSettings, vocabularies: frozenset[int]
@@ -118,6 +124,10 @@ class Objective:
         self._matches, self._features, self._settings = tuple(matches), tuple(features), settings
         self._alpha = 1.0 if settings.alpha is None else settings.alpha
 
+    def followed(self) -> dict[str, str]:
+        """Output -> the loss by which it follows the teacher."""
+        return {match.name: match.loss for match in self._matches}
+
     def projections(self) -> list[nn.Module]:
         """What learns beside the student and is dropped afterwards."""
         return [feature.projection for feature in self._features if feature.projection is not None]
@@ -127,7 +137,9 @@ class Objective:
         total = torch.zeros(example.samples, device=next(iter(student.values())).device)
         if self._alpha:
             for match in self._matches:
-                total = total + self._alpha * self._followed(match, match.loss, student, teacher, example)
+                total = total + self._alpha * self._followed(
+                    match, self._settings.temperature, student, teacher, example
+                )
             for feature in self._features:
                 own = student[feature.student]
                 projected = own if feature.projection is None else feature.projection(own)
@@ -139,10 +151,15 @@ class Objective:
         return total
 
     def divergence(self, student: Tensors, teacher: Tensors, example: Example) -> Tensor:
-        """What is judged by, (samples,): KL of class scores in nats, of all else the error beside the power."""
+        """What is judged by, (samples,): the loss at a temperature of 1, without features.
+
+        That is KL in nats for class scores, and the error beside the power for all else, unless the recipe says more.
+        """
         total = torch.zeros(example.samples, device=next(iter(student.values())).device)
         for match in self._matches:
-            total = total + self._followed(match, None, student, teacher, example)
+            total = total + self._alpha * self._followed(match, 1.0, student, teacher, example)
+        if self._alpha < 1:
+            total = total + (1 - self._alpha) * self._labelled(student, example)
         return total
 
     def correct(self, outputs: Tensors, example: Example) -> int:
@@ -153,29 +170,55 @@ class Objective:
             return 0
         return int((outputs[name].argmax(-1) == labels).sum())
 
+    def check_labels(self, labels: Iterable[tuple[str, NDArray[Any]]], outputs: Tensors) -> None:
+        """Refuse labels that are no classes of an output.
+
+        Args:
+            labels: output, or "", and class numbers, (samples, ...).
+            outputs: of the student, for some samples.
+
+        Raises:
+            PassError: there is no such output, or labels do not fit it.
+        """
+        for name, array in labels:
+            match, told = self._labelled_by(name), f"labels {name or 'of the training data'}"
+            shape = outputs[match.name].shape
+            if array.dtype.kind not in "iu" or array.ndim != len(shape) - 1:
+                raise PassError(
+                    f"{told} are {array.dtype} {list(array.shape)}, and not one class number for each row of scores of "
+                    f"output {match.name}, {list(shape)}"
+                )
+            if array.max(initial=0) >= shape[-1]:
+                raise PassError(
+                    f"{told} go up to {array.max()}, and output {match.name} has classes 0 to {shape[-1] - 1}; what "
+                    "has no label takes a negative number"
+                )
+
+    def _labelled_by(self, name: str) -> Match:
+        """The output that labels are for."""
+        scores = [match for match in self._matches if match.scores]
+        found = next((match for match in scores if not name or match.name == name), None)
+        if found is None:
+            raise PassError(f"labels {name or 'of the data'} belong to no output with scores of classes; use alpha: 1")
+        return found
+
     def _followed(
-        self, match: Match, loss: LossName | None, student: Tensors, teacher: Tensors, example: Example
+        self, match: Match, temperature: float, student: Tensors, teacher: Tensors, example: Example
     ) -> Tensor:
         own, other = student[match.name], teacher[match.name]
-        if match.probabilities and match.scores:
+        if match.probabilities and match.loss == "kl":
             own, other = (torch.log(scores.clamp(min=1e-12)) for scores in (own, other))
-        kind, temperature = (loss, self._settings.temperature) if loss else ("kl" if match.scores else "mse", 1.0)
-        rows = losses.row_loss(kind, temperature, match.power)
+        rows = losses.row_loss(match.loss, temperature, match.power)
         mask = _mask_of(own, example)
-        by_position = match.scores or mask is not None or loss == "cosine"
+        by_position = match.loss in ("kl", "cosine") or (mask is not None and match.loss == "mse")
         if not by_position or own.shape[:1] != (example.samples,):
             return _distance(rows, own, other, None, example.samples)
         return _distance(rows, own, other, mask, example.samples, positions=True)
 
     def _labelled(self, student: Tensors, example: Example) -> Tensor:
         total = torch.zeros(example.samples, device=next(iter(student.values())).device)
-        first = next((match.name for match in self._matches if match.scores), "")
         for name, labels in example.labels.items():
-            match = next((m for m in self._matches if m.name == (name or first)), None)
-            if match is None or not match.scores:
-                raise PassError(
-                    f"labels {name or 'of the data'} belong to no output with scores of classes; use alpha: 1"
-                )
+            match = self._labelled_by(name)
             scores = student[match.name]
             if match.probabilities:
                 scores = torch.log(scores.clamp(min=1e-12))

@@ -15,6 +15,7 @@ import numpy as np
 
 from compressor.data import Batch
 from compressor.errors import DataError
+from compressor.graph.model import Model, sha256
 from compressor.runtime.ort import Array
 
 _MOST_BYTES = 32 << 30
@@ -80,13 +81,14 @@ class Pool:
         self._open = [{name: self._mapped(b, f) for name, f in b.fields.items()} for b in self._buckets]
 
     @classmethod
-    def fill(cls, batches: Iterable[Batch], title: str, folder: Path) -> "Pool":
+    def fill(cls, batches: Iterable[Batch], title: str, folder: Path, fixed: bool = False) -> "Pool":
         """Write samples down.
 
         Args:
             batches: all of them.
             title: what they are, for messages.
             folder: for them alone.
+            fixed: whether the model takes batches of one size only.
 
         Raises:
             DataError: they cannot be read, or are too many to be kept.
@@ -95,7 +97,7 @@ class Pool:
         written: dict[str, tuple[dict[str, _Field], int, int, bool]] = {}
         total = 0
         for batch in batches:
-            fields, samples, whole = _entries(batch)
+            fields, samples, whole = _entries(batch, fixed)
             key = str([(name, array.shape[1:], str(array.dtype)) for name, array in fields.items()]) + str(whole)
             if key not in written:
                 files = {
@@ -120,6 +122,24 @@ class Pool:
     def __len__(self) -> int:
         """How many samples."""
         return sum(bucket.count * bucket.samples for bucket in self._buckets)
+
+    def digest(self) -> str:
+        """Hash of the samples, in hexadecimal."""
+        files = [self.folder / _INDEX, *(self.folder / f.file for b in self._buckets for f in b.fields.values())]
+        return "".join(sha256(file) for file in files if file.exists())
+
+    def labels(self) -> Iterator[tuple[str, Array]]:
+        """All labels of one kind and shape at a time: their name, and an array on disk, (samples, ...)."""
+        for bucket, arrays in zip(self._buckets, self._open, strict=True):
+            for name, array in arrays.items():
+                if name.startswith(_LABELS):
+                    yield name.removeprefix(_LABELS), array.reshape(-1, *array.shape[1 + bucket.whole :])
+
+    def varies(self, bucket: int) -> bool:
+        """Whether samples of a bucket can be told apart within an entry: all inputs begin with them."""
+        found = self._buckets[bucket]
+        inputs = [field for name, field in found.fields.items() if not name.startswith(_LABELS)]
+        return not found.whole or all(field.shape[:1] == (found.samples,) for field in inputs)
 
     @cached_property
     def labelled(self) -> bool:
@@ -220,9 +240,14 @@ class Pool:
         return np.memmap(self.folder / field.file, field.dtype, "r", shape=shape)
 
 
-def _entries(batch: Batch) -> tuple[dict[str, Array], int, bool]:
+def has_fixed_batch(model: Model) -> bool:
+    """Whether a model takes as many samples at a time as its inputs say, and no others."""
+    return any(spec.shape and isinstance(spec.shape[0], int) for spec in model.inputs())
+
+
+def _entries(batch: Batch, fixed: bool) -> tuple[dict[str, Array], int, bool]:
     """Arrays whose first axis counts entries; samples per entry; and whether the entry is the whole batch."""
     arrays = {**batch.feeds, **{f"{_LABELS}{name}": array for name, array in batch.labels.items()}}
-    if all(array.ndim and len(array) == batch.samples for array in arrays.values()):
+    if not fixed and all(array.ndim and len(array) == batch.samples for array in arrays.values()):
         return arrays, 1, False
     return {name: array[None] for name, array in arrays.items()}, batch.samples, True

@@ -30,7 +30,7 @@ from compressor.numerics.levels import Codes
 from compressor.numerics.relaxation import Between, between
 from compressor.runtime.autograd import Network
 from compressor.training.constraints import Relaxed, stretched
-from compressor.training.pool import Pool, Rows
+from compressor.training.pool import Pool, Rows, has_fixed_batch
 from compressor.training.settings import RoundingSettings
 from compressor.training.teacher import tensors
 
@@ -90,7 +90,8 @@ def reconstruct(
         for number, span in enumerate(context.progress.track(stretches, "learned rounding", len(stretches))):
             given = frontier(model, settled)
             batches = _samples((model, rounded), (exact, made), given, span.ends, settled)
-            pool = Pool.fill(batches, context.calibration.name, Path(folder) / f"pool-{number}")
+            place = Path(folder) / f"pool-{number}"
+            pool = Pool.fill(batches, context.calibration.name, place, has_fixed_batch(model))
             stretch = _Stretch(rounded, given, span.ends, pool, settings, seed)
             choices = {name: between(waiting[name].coded, _matrix(waiting[name])) for name in span.arrays}
             codes = stretch.learn({name: (copies[name], choices[name]) for name in span.arrays})
@@ -168,11 +169,13 @@ class _Stretch:
         settings, entries = self._settings, sum(v.numel() for v in free)
         optimizer = torch.optim.Adam(free, settings.learning_rate)
         self._network.let_pass(settings.drop)
-        for number, rows in zip(range(settings.steps), self._rows(), strict=False):
+        for number, parts in zip(range(settings.steps), self._steps(), strict=False):
             done = number / settings.steps
             optimizer.zero_grad(set_to_none=True)
-            feeds = tensors(self._pool.batch(rows).feeds, _CPU)
-            loss = self._distance(feeds, settings.drop) / before
+            loss = torch.zeros(())
+            for rows in parts:
+                feeds = tensors(self._pool.batch(rows).feeds, _CPU)
+                loss = loss + self._distance(feeds, settings.drop) / (before * len(parts))
             if done >= settings.warmup:
                 left = 1 - (done - settings.warmup) / (1 - settings.warmup)
                 exponent = _SOFTEST + (_SHARPEST - _SOFTEST) * left
@@ -182,11 +185,10 @@ class _Stretch:
             optimizer.step()
         self._network.let_pass(0.0)
 
-    def _rows(self) -> Iterator[Rows]:
+    def _steps(self) -> Iterator[list[Rows]]:
         """The samples of step after step, without end."""
         for epoch in itertools.count():
-            for parts in self._pool.steps(self._learn, self._settings.batch, self._seed, epoch):
-                yield from parts
+            yield from self._pool.steps(self._learn, self._settings.batch, self._seed, epoch)
 
     def _distance(self, feeds: Mapping[str, Tensor], exact: float) -> Tensor:
         """Of the results from what they are to be, the mean square beside theirs.

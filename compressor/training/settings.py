@@ -17,7 +17,8 @@ class FeaturePair(Settings):
 
 
 class Augmentation(Settings):
-    """How samples are varied, so that the same ones teach more: inputs of shape (samples, channels, height, width)."""
+    """How samples are varied, so that the same ones teach more: images are (samples, channels, height, width), or have
+    up to four channels in the end."""
 
     flip: bool = Field(default=False, description="every other image mirrored left to right")
     crop: Annotated[int, Field(ge=0, le=512)] = Field(default=0, description="shifted by up to so many pixels")
@@ -103,7 +104,9 @@ class TrainingSettings(Settings):
     )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="cuda where torch finds one, or said so")
     workers: Annotated[int, Field(ge=1, le=256)] = Field(
-        default=1, description="processes that share every batch; the result is the same up to rounding"
+        default=1,
+        description="processes that share every batch; the result is the same up to rounding, where nothing is "
+        "augmented",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",

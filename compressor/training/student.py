@@ -16,11 +16,11 @@ from compressor.graph.model import Model
 from compressor.graph.normalizing import Normalized, fold
 from compressor.graph.observe import VALUE, with_more_outputs
 from compressor.graph.select import Selectors
-from compressor.graph.trainable import Layer, layers_of
+from compressor.graph.trainable import Layer, layers_behind_scales, layers_of
 from compressor.numerics.divergence import relative_error
 from compressor.runtime.autograd import Network, learned_arrays, store_arrays
 from compressor.runtime.autograd.network import Place
-from compressor.training.constraints import FakeQuantized, Masked, Positive, Scaled, Stepped
+from compressor.training.constraints import FakeQuantized, Halved, Masked, Positive, Scaled, Stepped
 from compressor.training.settings import TrainingSettings
 
 _PRUNED = 0.01
@@ -83,7 +83,7 @@ class Student:
             self._step(bias)
         self._before = learned_arrays(self.network, freed.model)
         self.network.to(device)
-        self._trains = settings.batch_norm == "train" or bool(normalized)
+        self._trains = settings.batch_norm != "fixed"
         if quantized and settings.precision == "bfloat16":
             raise PassError("precision bfloat16 is coarser than the steps of this model's quantizers; leave it out")
         wanted = settings.precision == "bfloat16" or (settings.precision == "auto" and _multiplies_bfloat16(device))
@@ -96,7 +96,7 @@ class Student:
         with torch.autocast(self.device.type, torch.bfloat16, self._reduced and torch.is_grad_enabled()):
             made = self._run(*given)
         names = (name.removeprefix(VALUE) for name in self.network.output_names)
-        return {name: t.float() if t.dtype == torch.bfloat16 else t for name, t in zip(names, made, strict=True)}
+        return {name: t.float() if t.is_floating_point() else t for name, t in zip(names, made, strict=True)}
 
     def learn(self, active: bool) -> None:
         """Let statistics follow the batches, if they are to, or not."""
@@ -149,6 +149,8 @@ class Student:
             matrix = sum(size > 1 for size in place.tensor.shape) > 1
             selected = any(selectors.match(layer.names, layer.type) for layer in layers)
             refusal = "" if selected else "not among what learns: see targets and ignore"
+            if selected and place.tensor.dtype == torch.float16:
+                _widen(place)
             if selected and name in self._coded:
                 self._code(place, self._coded[name], settings)
             elif selected and matrix and settings.only == "scales":
@@ -157,11 +159,13 @@ class Student:
                 parametrize.register_parametrization(place.owner, place.name, Masked(place.tensor))
             found.append(Learning(name, layers[0], matrix and settings.only == "all", refusal))
         held = {entry.name for entry in found if entry.refusal}
+        known, scaled = {entry.name for entry in found}, layers_behind_scales(self._freed.model)
         for name, place in self.network.places.items():
-            if name in held:
+            readers = scaled.get(name, ())
+            if name in held or (readers and not any(selectors.match(layer.names, layer.type) for layer in readers)):
                 _original(place).requires_grad_(False)
-            elif name not in {entry.name for entry in found}:
-                parametrize.register_parametrization(place.owner, place.name, Positive())
+            elif name not in known:
+                parametrize.register_parametrization(place.owner, place.name, Positive(place.tensor))
         return tuple(found)
 
     def _step(self, bias: LatentBias) -> None:
@@ -210,6 +214,12 @@ def _scale(place: Place, layer: Layer) -> str:
     place.tensor.requires_grad_(False)
     parametrize.register_parametrization(place.owner, place.name, Scaled(place.tensor, layer.output_axis))
     return ""
+
+
+def _widen(place: Place) -> None:
+    """Learn a float16 array in float32."""
+    setattr(place.owner, place.name, nn.Parameter(place.tensor.detach().float()))
+    parametrize.register_parametrization(place.owner, place.name, Halved(), unsafe=True)
 
 
 def _original(place: Place) -> Tensor:

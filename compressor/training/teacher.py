@@ -104,14 +104,15 @@ class Remembered:
         places = list(rows.places)
         kept = self._kept.get(rows.bucket)
         if kept is not None and self._known[rows.bucket][places].all():
-            whole = len(places) == 1 and self._pool.is_whole(rows.bucket)
-            return {name: array[places[0]] if whole else array[places] for name, array in kept.items()}
+            alone = len(places) == 1 and self._pool.is_whole(rows.bucket)
+            return {name: array[places[0]] if alone else array[places] for name, array in kept.items()}
         made = self._teacher.outputs(self._pool.batch(rows).feeds)
-        if rows.bucket not in self._kept:
+        whole = self._pool.is_whole(rows.bucket)
+        if rows.bucket not in self._kept and (whole or len(places) > 1):  # what has one row may count something else
             kept = self._kept[rows.bucket] = self._files(rows, made)
         if kept is not None:
             for name, array in made.items():
-                kept[name][places] = array[None] if self._pool.is_whole(rows.bucket) else array
+                kept[name][places] = array[None] if whole else array
             self._known[rows.bucket][places] = True
         return made
 

@@ -24,6 +24,14 @@ def test_a_flip_mirrors_half_of_the_images_and_leaves_the_others() -> None:
     assert 16 < mirrored.sum() < 48
 
 
+def test_channels_may_come_last() -> None:
+    last = np.ascontiguousarray(np.moveaxis(RNG.standard_normal((16, 3, 9, 8)), 1, -1), np.float32)
+    made = _varied({"x": last}, flip=True)["x"]
+    mirrored = (made == last[:, :, ::-1]).all((1, 2, 3))
+    assert ((made == last).all((1, 2, 3)) ^ mirrored).all()
+    assert mirrored.any()
+
+
 def test_a_crop_shifts_by_no_more_than_it_says_and_mirrors_what_comes_in() -> None:
     place = np.arange(6, dtype=np.float32) + 10 * np.arange(5, dtype=np.float32)[:, None]
     made = _varied({"x": np.broadcast_to(place, (64, 1, 5, 6)).copy()}, crop=2)["x"][:, 0]

@@ -107,7 +107,8 @@ def test_codes_of_products_that_are_ranged_at_run_time_are_learned(tmp_path: Pat
     list(step.apply(model, context))
     before, codes = _drift(model, context), sorted(node.op_type for node in model.ir.graph)
     assert context.training is not None
-    settings = TrainingSettings.model_validate({**QUICK, "steps": 150, "learning_rate": 1e-3})
+    rate = 3e-4 if bits == 8 else 1e-3
+    settings = TrainingSettings.model_validate({**QUICK, "steps": 150, "learning_rate": rate})
     place = Place(tmp_path, tmp_path / "checkpoints", 1, Silent())
     trained = distill(model, [context.reference], context.training, settings, Selectors(), 0, place)
     moved = trained.student.store(model)

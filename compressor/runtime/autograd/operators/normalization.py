@@ -23,7 +23,7 @@ def _batch_norm(node: Node) -> Run:
             made = F.batch_norm(x, None, None, scale, bias, True, 0.0, epsilon)
             return made, mean * momentum + middle * (1 - momentum), variance * momentum + spread * (1 - momentum)
         scale, bias = scale.to(mean.dtype), bias.to(mean.dtype)
-        if not mode.training:
+        if not mode.training or x.numel() == x.shape[1]:  # a single value has no spread
             return F.batch_norm(x, mean, variance, scale, bias, False, 0.0, epsilon)
         return F.batch_norm(x, mean, variance, scale, bias, True, 1 - momentum, epsilon)
 
