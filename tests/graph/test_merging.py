@@ -81,3 +81,11 @@ def test_simplify_merges(tmp_path: Path) -> None:
     signature, body = MERGED["products"]
     model = load(graph(signature, body, **_arrays(body)), tmp_path)
     assert ("last", "MatMul") in [(found.layer, found.neighbour) for found in simplify(model)]
+
+
+def test_double_precision_is_kept(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    arrays = {"a": rng.standard_normal((6, 20)), "b": rng.standard_normal((20, 5))}
+    proto = graph("double[N,6] x => double[N,5] y", "[one] p = MatMul(x, a) [two] y = MatMul(p, b)", **arrays)
+    model = load(proto, tmp_path)
+    assert not list(merge_layers(model.ir))

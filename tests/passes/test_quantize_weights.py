@@ -451,3 +451,20 @@ def test_thin_products_beside_make_up_for_what_codes_lose(settings: Values, tmp_
     assert noise[2] < noise[1] < noise[0]
     assert noise[2] < 0.7 * noise[0]
     assert sizes[1] - sizes[0] == 4 * 4 * (48 + 40)
+
+
+def test_products_beside_that_make_a_weight_larger_than_floats_are_left_out(tmp_path: Path) -> None:
+    _products(tmp_path / "model.onnx")
+    step = WEIGHTS | {"bits": 4, "compensate_rank": 1024}
+    recipe = write_recipe(tmp_path, passes=[step], data=_samples(tmp_path), verify=UNBOUND)
+    changes = entries(done(tmp_path, "run", recipe, "--json", "-").record(), "changes")
+    assert all("left out: no smaller than floats" in str(change["detail"]) for change in changes.values())
+    assert all(int(str(c["bytes_after"])) < int(str(c["bytes_before"])) for c in changes.values())
+
+
+def test_a_budget_does_not_count_products_beside(tmp_path: Path) -> None:
+    _products(tmp_path / "model.onnx")
+    step = WEIGHTS | {"budget": {"bytes": 4000}, "compensate_rank": 4}
+    step.pop("bits", None)
+    recipe = write_recipe(tmp_path, passes=[step], data=_samples(tmp_path))
+    refused(tmp_path, 2, "check", recipe, says=("passes.0", "compensate_rank goes with bits"))
