@@ -4,11 +4,14 @@
 docs/report.md. A field is only added, never given another meaning, within one version.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import isfinite
 
 SCHEMA_VERSION = 1
+
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -55,6 +58,17 @@ class Skip:
     weight: str
     layer: str
     reason: str
+
+    @property
+    def kind(self) -> str:
+        """The reason without its numbers."""
+        return _NUMBER.sub("…", self.reason)
+
+
+def common_reason(skips: Sequence[Skip]) -> str:
+    """The reason of skips of one kind, with the numbers of the first."""
+    reasons = {skip.reason for skip in skips}
+    return skips[0].reason if len(reasons) == 1 else f"{skips[0].reason}; the others alike"
 
 
 Finding = Change | Skip
@@ -161,10 +175,10 @@ class PassRecord:
         return tuple(f for f in self.findings if isinstance(f, Skip))
 
     def skip_groups(self) -> list[list[Skip]]:
-        """Skipped weights of one layer type and one reason together, most frequent first."""
+        """Skipped weights of one layer type and one kind of reason together, most frequent first."""
         groups: dict[tuple[str, str], list[Skip]] = {}
         for skip in self.skips:
-            groups.setdefault((skip.layer, skip.reason), []).append(skip)
+            groups.setdefault((skip.layer, skip.kind), []).append(skip)
         return sorted(groups.values(), key=len, reverse=True)
 
 

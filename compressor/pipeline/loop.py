@@ -14,7 +14,7 @@ from compressor.graph.verify import check_file, check_signature
 from compressor.passes import Context, Pass
 from compressor.pipeline.workspace import Workspace
 from compressor.recipe.schema import VerifySection
-from compressor.report import Fidelity, Note, PassRecord
+from compressor.report import Fidelity, Note, PassRecord, common_reason
 from compressor.runtime.ort import Session
 
 
@@ -131,7 +131,7 @@ def _refuse_idle(step: Pass, record: PassRecord, index: int) -> None:
     if not groups:
         why = "targets and ignore leave no layer" if step.targets or step.ignore else "the model has no layer"
         raise PassError(f"passes.{index} ({step.type}): {why} that it works on")
-    reasons = "; ".join(f"{len(skips)} × {skips[0].layer}: {skips[0].reason}" for skips in groups[:3])
+    reasons = "; ".join(f"{len(skips)} × {skips[0].layer}: {common_reason(skips)}" for skips in groups[:3])
     raise PassError(f"passes.{index} ({step.type}): changed nothing: {reasons}")
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from compressor.render import words
-from compressor.report import Change, Measurement, PassRecord, Report
+from compressor.report import Change, Measurement, PassRecord, Report, common_reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +163,7 @@ def _skips(report: Report) -> Section:
     for record in report.passes:
         for skips in record.skip_groups():
             names = words.listed([skip.weight for skip in skips])
-            rows.append((f"{len(skips)} × {skips[0].layer}", record.type, skips[0].reason, names))
+            rows.append((f"{len(skips)} × {skips[0].layer}", record.type, common_reason(skips), names))
     return Section("Left as they were", ("layers", "pass", "why", "which"), tuple(rows))
 
 

@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 from onnx import helper
 
+from compressor.report import PassRecord, Skip, common_reason
 from compressor.runtime import environment
 from tests.cli import tiny
 from tests.cli.calling import Values, done, ran, write_recipe
@@ -193,3 +194,14 @@ def test_an_output_of_random_operators_is_not_compared_and_said_to_be_so(tmp_pat
     assert set(ignored) == {"noise"}
     assert isinstance(compared := fidelity["outputs"], list)
     assert [output["output"] for output in compared] == ["y"]
+
+
+def test_reasons_that_differ_in_their_numbers_are_told_once() -> None:
+    rank = "worth more whole: rank {} would lose {}% of its output"
+    lost = [(8, 1.5), (16, 0.25)]
+    skips = [Skip(f"conv{i}", "Conv", rank.format(*numbers)) for i, numbers in enumerate(lost)]
+    skips += [Skip("other", "Conv", "depthwise"), Skip("head", "Gemm", rank.format(8, 1.5))]
+    groups = PassRecord("factorize", {}, 0.0, 0, 0, tuple(skips), None).skip_groups()
+    assert [[skip.weight for skip in group] for group in groups] == [["conv0", "conv1"], ["other"], ["head"]]
+    assert common_reason(groups[0]) == f"{rank.format(8, 1.5)}; the others alike"
+    assert common_reason(groups[1]) == "depthwise"
