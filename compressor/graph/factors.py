@@ -19,8 +19,6 @@ from compressor.graph.edit import (
 from compressor.graph.weights import FLOATS, Weight, attribute, layout_of, uses_of
 from compressor.numerics.affine import Floats
 
-_PRODUCTS = ("MatMul", "Gemm")
-_RECURRENT = ("LSTM", "GRU", "RNN")
 _NAMES = ("first", "second", "third")
 
 
@@ -41,7 +39,6 @@ class Kernel:
 
 def factor_refusal(weight: Weight) -> str | None:
     """Why a layer cannot become several; None when it can."""
-    idx = weight.uses[0].idx
     if weight.in_subgraph:
         return "inside a branch of If or the body of Loop"
     if weight.read_otherwise:
@@ -50,19 +47,28 @@ def factor_refusal(weight: Weight) -> str | None:
         return "its weights are shared by layers that read them in different ways"
     if len({attribute(use.node, "group", 1) for use in weight.uses}) > 1:
         return "its weights are shared by layers of different groups"
-    if weight.layer in _PRODUCTS and (idx != 1 or len(weight.shape) != 2):
-        return "the weight is not one matrix on the right of the product"
-    if weight.layer in _RECURRENT and idx != 1:
-        return "it multiplies the hidden state, step by step: two products in place of one are slower there"
-    if weight.layer == "Conv" and is_depthwise(weight):
-        return "depthwise: every channel has a kernel of its own, there is no product to factorize"
-    if weight.layer == "Gather" and any(attribute(use.node, "axis", 0) for use in weight.uses):
-        return "a lookup along another axis than the first"
-    if weight.layer == "Gather" and len(weight.shape) != 2:
-        return f"its rows are no vectors: the table has {len(weight.shape)} axes"
-    if weight.layer not in (*_PRODUCTS, *_RECURRENT, "Conv", "Gather") or not prod(weight.shape):
-        return f"{weight.layer} has no form with factors"
-    return None
+    if not prod(weight.shape):
+        return "it has no entries"
+    return _refusal_of_kind(weight)
+
+
+def _refusal_of_kind(weight: Weight) -> str | None:
+    """Why a layer of this type and shape cannot."""
+    idx, axes = weight.uses[0].idx, len(weight.shape)
+    match weight.layer:
+        case "MatMul" | "Gemm":
+            return None if idx == 1 and axes == 2 else "the weight is not one matrix on the right of the product"
+        case "LSTM" | "GRU" | "RNN":
+            hidden = "it multiplies the hidden state, step by step: two products in place of one are slower there"
+            return None if idx == 1 else hidden
+        case "Conv":
+            alone = "depthwise: every channel has a kernel of its own, there is no product to factorize"
+            return alone if is_depthwise(weight) else None
+        case "Gather" if any(attribute(use.node, "axis", 0) for use in weight.uses):
+            return "a lookup along another axis than the first"
+        case "Gather":
+            return None if axes == 2 else f"its rows are no vectors: the table has {axes} axes"
+    return f"{weight.layer} has no form with factors"
 
 
 def is_depthwise(weight: Weight) -> bool:

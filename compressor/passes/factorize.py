@@ -28,6 +28,7 @@ from compressor.graph.edit import settle
 from compressor.graph.factors import factor_refusal
 from compressor.graph.model import Model
 from compressor.graph.outlets import Shapes
+from compressor.graph.weights import Weight
 from compressor.numerics.affine import Doubles
 from compressor.numerics.allocation import Candidates, least_loss, least_size
 from compressor.passes.base import Context, Pass
@@ -114,15 +115,9 @@ class Factorize(Pass):
 
     def apply(self, model: Model, context: Context) -> Iterator[Finding]:
         """Find what pays, choose, write, and repair."""
-        weights = []
-        for weight in model.weights(self.selectors):
-            reason = factor_refusal(weight)
-            if reason is None and not np.isfinite(weight.matrix()).all():
-                reason = "it holds entries that are not finite"
-            if reason is None:
-                weights.append(weight)
-            else:
-                yield Skip(weight.name, weight.layer, reason)
+        refusals = [(weight, _refusal(weight)) for weight in model.weights(self.selectors)]
+        yield from (Skip(weight.name, weight.layer, reason) for weight, reason in refusals if reason is not None)
+        weights = [weight for weight, reason in refusals if reason is None]
         if not weights:
             return
         shapes = observe_shapes(model, context.feeds(), context.scratch)
@@ -198,6 +193,12 @@ class Factorize(Pass):
         if self.round_to is not None and self.round_to > most:
             return f"no multiple of round_to saves anything; ranks up to {most} would"
         return "too small: there is no rank between none and all"
+
+
+def _refusal(weight: Weight) -> str | None:
+    """Why a layer stays as it is, whatever is asked; None where it need not."""
+    finite = factor_refusal(weight) is not None or np.isfinite(weight.matrix()).all()
+    return factor_refusal(weight) if finite else "it holds entries that are not finite"
 
 
 def _last_factors(model: Model, before: Model, shapes: Shapes, names: Collection[str]) -> Iterator[list[Fit]]:

@@ -23,6 +23,7 @@ from compressor.runtime.autograd.network import Place
 from compressor.training.constraints import FakeQuantized, Halved, Masked, Positive, Scaled, Stepped
 from compressor.training.settings import TrainingSettings
 
+_NOT_SELECTED = "not among what learns: see targets and ignore"
 _PRUNED = 0.01
 """Share of zeros from which on a matrix was pruned rather than trained to have some."""
 
@@ -141,32 +142,40 @@ class Student:
         return {name: tensor.numpy() for name, tensor in found if tensor is not None}
 
     def _set_free(self, selectors: Selectors, settings: TrainingSettings) -> tuple[Learning, ...]:
-        found = []
+        found, places = [], self.network.places
         for name, layers in layers_of(self._freed.model).items():
-            place = self.network.places.get(name)
-            if place is None:
-                continue
-            matrix = sum(size > 1 for size in place.tensor.shape) > 1
-            selected = any(selectors.match(layer.names, layer.type) for layer in layers)
-            refusal = "" if selected else "not among what learns: see targets and ignore"
-            if selected and place.tensor.dtype == torch.float16:
-                _widen(place)
-            if selected and name in self._coded:
-                self._code(place, self._coded[name], settings)
-            elif selected and matrix and settings.only == "scales":
-                refusal = _scale(place, layers[0])
-            elif selected and matrix and settings.keep_zeros and _is_pruned(place.tensor):
-                parametrize.register_parametrization(place.owner, place.name, Masked(place.tensor))
-            found.append(Learning(name, layers[0], matrix and settings.only == "all", refusal))
+            if name in places:
+                matrix = _is_matrix(places[name].tensor)
+                selected = _any_selected(layers, selectors)
+                refusal = self._constrain(name, layers[0], settings) if selected else _NOT_SELECTED
+                found.append(Learning(name, layers[0], matrix and settings.only == "all", refusal))
+        known = {entry.name for entry in found}
         held = {entry.name for entry in found if entry.refusal}
-        known, scaled = {entry.name for entry in found}, layers_behind_scales(self._freed.model)
-        for name, place in self.network.places.items():
-            readers = scaled.get(name, ())
-            if name in held or (readers and not any(selectors.match(layer.names, layer.type) for layer in readers)):
+        held |= {
+            n for n, readers in layers_behind_scales(self._freed.model).items() if not _any_selected(readers, selectors)
+        }
+        for name, place in places.items():
+            if name in held:
                 _original(place).requires_grad_(False)
             elif name not in known:
                 parametrize.register_parametrization(place.owner, place.name, Positive(place.tensor))
         return tuple(found)
+
+    def _constrain(self, name: str, layer: Layer, settings: TrainingSettings) -> str:
+        """Let an array learn, as what it has to be; why it cannot, or ""."""
+        place, refusal = self.network.places[name], ""
+        narrow = place.tensor.dtype == torch.float16
+        if narrow:
+            setattr(place.owner, place.name, nn.Parameter(place.tensor.detach().float()))
+        if name in self._coded:
+            self._code(place, self._coded[name], settings)
+        elif _is_matrix(place.tensor) and settings.only == "scales":
+            refusal = _scale(place, layer)
+        elif _is_matrix(place.tensor) and settings.keep_zeros and _is_pruned(place.tensor):
+            parametrize.register_parametrization(place.owner, place.name, Masked(place.tensor))
+        if narrow:
+            parametrize.register_parametrization(place.owner, place.name, Halved(), unsafe=True)
+        return refusal
 
     def _step(self, bias: LatentBias) -> None:
         """Round a bias as it is going to be stored."""
@@ -216,10 +225,13 @@ def _scale(place: Place, layer: Layer) -> str:
     return ""
 
 
-def _widen(place: Place) -> None:
-    """Learn a float16 array in float32."""
-    setattr(place.owner, place.name, nn.Parameter(place.tensor.detach().float()))
-    parametrize.register_parametrization(place.owner, place.name, Halved(), unsafe=True)
+def _is_matrix(tensor: Tensor) -> bool:
+    """Whether it is more than what scales or shifts."""
+    return sum(size > 1 for size in tensor.shape) > 1
+
+
+def _any_selected(layers: Sequence[Layer], selectors: Selectors) -> bool:
+    return not layers or any(selectors.match(layer.names, layer.type) for layer in layers)
 
 
 def _original(place: Place) -> Tensor:

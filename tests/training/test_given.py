@@ -233,3 +233,15 @@ def test_augmentation_that_can_do_nothing_is_called_out(tmp_path: Path) -> None:
     context = Context(model.copy(), data, 0, tmp_path, Silent(), 1, data, tmp_path / "checkpoints")
     found = _distilled(model, context, augment={"mixup": 1.0})
     assert any(isinstance(note, Note) and note.warning and "augment does nothing" in note.text for note in found)
+
+
+def test_float16_may_be_scaled_alone(tmp_path: Path) -> None:
+    stored = {"w": floats(RNG, 8, 4).astype(np.float16), "b": np.zeros(4, np.float16)}
+    model = load(graph("float16[N,8] x => float16[N,4] y", "[one] y = Gemm(x, w, b)", **stored), tmp_path)
+    context = _context(model, tmp_path, x=floats(RNG, 96, 8).astype(np.float16))
+    before = _array(model, "w")
+    _shifted(model, "b", 0.5)
+    _distilled(model, context, loss="mse", only="scales", steps=100, learning_rate=1e-2)
+    assert _array(model, "w").dtype == np.float16
+    assert np.corrcoef(_array(model, "w")[:, 0], before[:, 0])[0, 1] > 0.999
+    assert np.abs(_array(model, "b")).max() < 0.3

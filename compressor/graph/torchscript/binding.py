@@ -108,21 +108,11 @@ def bind(
         if argument.name in given:
             taken.append(given[argument.name])
         elif used < len(order) and (not by_name or argument.name == order[used]):
-            if not isinstance(argument.type, (torch.TensorType, torch.OptionalType)):
-                raise UnusableError(
-                    f"argument {argument.name} is {argument.type}, not a tensor; give a number with "
-                    f"--input {argument.name}=VALUE"
-                )
+            _refuse_number(argument)
             taken.append(used)
             used += 1
-        elif argument.has_default_value():
-            taken.append(GivenNumber(argument.name, argument.default_value))
-        elif isinstance(argument.type, torch.OptionalType):
-            taken.append(GivenNumber(argument.name, None))
         else:
-            raise UnusableError(
-                f"argument {argument.name} ({argument.type}) is not given; it takes {_listed(arguments)}"
-            )
+            taken.append(_left_out(argument, arguments))
     if used < len(order):
         raise UnusableError(f"{len(order)} inputs are given, but forward takes {_listed(arguments)}")
     bound = Bound(module, tuple(taken), tuple(order), (), False)
@@ -131,6 +121,23 @@ def bind(
     outputs = tuple(name for name, _ in flat(result))
     simple = isinstance(result, Tensor) or (isinstance(result, tuple) and all(isinstance(r, Tensor) for r in result))
     return Bound(module, tuple(taken), tuple(order), outputs, simple and all(isinstance(a, int) for a in taken)), feeds
+
+
+def _refuse_number(argument: Any) -> None:
+    if not isinstance(argument.type, (torch.TensorType, torch.OptionalType)):
+        raise UnusableError(
+            f"argument {argument.name} is {argument.type}, not a tensor; give a number with "
+            f"--input {argument.name}=VALUE"
+        )
+
+
+def _left_out(argument: Any, arguments: Sequence[Any]) -> GivenNumber:
+    """What an argument is that nobody gives."""
+    if argument.has_default_value():
+        return GivenNumber(argument.name, argument.default_value)
+    if isinstance(argument.type, torch.OptionalType):
+        return GivenNumber(argument.name, None)
+    raise UnusableError(f"argument {argument.name} ({argument.type}) is not given; it takes {_listed(arguments)}")
 
 
 def flat(result: Any, name: str = "output") -> list[tuple[str, Tensor]]:
