@@ -245,3 +245,25 @@ def test_float16_may_be_scaled_alone(tmp_path: Path) -> None:
     assert _array(model, "w").dtype == np.float16
     assert np.corrcoef(_array(model, "w")[:, 0], before[:, 0])[0, 1] > 0.999
     assert np.abs(_array(model, "b")).max() < 0.3
+
+
+def test_an_output_that_does_not_count_samples_is_never_taken_for_one_that_does(tmp_path: Path) -> None:
+    """Of a single sample it has one row as well."""
+    body = "[one] y = Gemm(x, w, b) total = ReduceMean<keepdims=1>(y, rows)"
+    arrays = {"w": floats(RNG, 8, 4), "b": np.zeros(4, np.float32), "rows": np.int64([0])}
+    model = load(graph("float[N,8] x => float[N,4] y, float[1,4] total", body, **arrays), tmp_path)
+    context = _context(model, tmp_path, x=floats(RNG, 17, 8))
+    _shifted(model, "b", 0.5)
+    said = _said(_distilled(model, context, loss="mse", steps=None, epochs=4, batch=15))
+    assert "y by mse, total by mse" in said
+
+
+def test_a_short_warm_up_does_not_begin_above_the_peak(tmp_path: Path) -> None:
+    model = _product(tmp_path)
+    context = _context(model, tmp_path, x=floats(RNG, 48, 8))
+    before = _array(model, "w")
+    settings = {"optimizer": "adamw", "steps": 1, "warmup": 1e-4, "learning_rate": 1e-3, "keep": "last"}
+    _shifted(model, "w", 0.3)
+    _distilled(model, context, loss="mse", **settings)
+    moved = np.abs(_array(model, "w") - (before + np.float32(0.3))).max()
+    assert 0 < moved <= 1.01e-3  # one step of Adam is as long as its rate
