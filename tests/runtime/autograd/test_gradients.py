@@ -276,3 +276,38 @@ def test_quantizers_let_a_share_of_the_entries_pass(share: float, tmp_path: Path
     assert bool((stays | passes).all())
     passed = passes & ~stays
     assert float(passed.float().mean()) == pytest.approx(share, abs=0.06)
+
+
+@pytest.mark.parametrize("zero", [np.int8(0), np.int8(-20), np.uint8(0), np.uint8(130)], ids=repr)
+@pytest.mark.parametrize("last", [False, True], ids=["rows", "channels last"])
+def test_quantizing_and_back_has_the_slopes_of_learned_step_sizes(tmp_path: Path, zero: Array, last: bool) -> None:
+    """Esser et al. 2020: of x where nothing is clipped, of the scale code - x / scale there and the code beyond."""
+    body = "q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z)"
+    arrays = {"s": np.float32(0.05), "z": zero}
+    network = Network(load(graph("float[2,3,4,5] x => float[2,3,4,5] y", body, **arrays), tmp_path), scales=True)
+    x = torch.from_numpy(4 * _floats(2, 3, 4, 5))
+    x = x.contiguous(memory_format=torch.channels_last) if last else x
+    x.requires_grad_(True)
+    direction = torch.from_numpy(_floats(2, 3, 4, 5))
+    made = network(x)[0]
+    (made * direction).sum().backward()
+    limits = np.iinfo(zero.dtype)
+    low, high = limits.min - int(zero), limits.max - int(zero)
+    ratio = x.detach().numpy() / np.float32(0.05)
+    codes = np.clip(np.round(ratio), low, high)
+    inside = (ratio > low - 0.5) & (ratio < high + 0.5)
+    assert 0 < inside.mean() < 1
+    np.testing.assert_allclose(made.detach().numpy(), codes * np.float32(0.05), rtol=1e-6)
+    assert x.grad is not None
+    np.testing.assert_array_equal(x.grad.numpy(), np.where(inside, direction.numpy(), 0))
+    slope = (direction.numpy() * np.where(inside, codes - ratio, codes)).sum()
+    np.testing.assert_allclose(network.trained["s"].grad, slope, rtol=1e-4, atol=1e-3)
+
+
+def test_codes_that_are_read_as_codes_stay_codes(tmp_path: Path) -> None:
+    body = "q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z) w = DequantizeLinear(q, t, z)"
+    arrays = {"s": np.float32(0.05), "t": np.float32(0.1), "z": np.int8(0)}
+    network = Network(load(graph("float[6] x => float[6] y, float[6] w", body, **arrays), tmp_path))
+    x = torch.linspace(-1, 1, 6).requires_grad_(True)
+    y, w = network(x)
+    torch.testing.assert_close(w, 2 * y)
