@@ -150,11 +150,11 @@ def test_a_budget_out_of_reach_says_what_is_within(tmp_path: Path) -> None:
 def test_a_latency_is_met_as_measured(tmp_path: Path) -> None:
     tiny.mlp(tmp_path / "model.onnx")
     rng = np.random.default_rng(0)
-    arrays = {"w1": floats(rng, 512, 256) / 16, "w2": floats(rng, 1024, 512) / 22, "w3": floats(rng, 8, 1024) / 32}
+    arrays = {"w1": floats(rng, 1024, 512) / 22, "w2": floats(rng, 2048, 1024) / 32, "w3": floats(rng, 8, 2048) / 45}
     body = """[one] a = Gemm<transB=1>(x, w1)  r = Relu(a)  [two] b = Gemm<transB=1>(r, w2)  q = Relu(b)
     [three] y = Gemm<transB=1>(q, w3)"""
-    write(graph("float[N,256] x => float[N,8] y", body, **arrays), tmp_path / "model.onnx")
-    np.savez(tmp_path / "x.npz", x=floats(rng, 64, 256))
+    write(graph("float[N,512] x => float[N,8] y", body, **arrays), tmp_path / "model.onnx")
+    np.savez(tmp_path / "x.npz", x=floats(rng, 64, 512))
     data = {"calibration": {"source": "arrays", "path": "x.npz", "inputs": {"x": "x"}, "samples": 48}}
     step: Values = {"type": "prune_channels", "latency": 0.6, "importance": "magnitude", "repair": False}
     report = passed(tmp_path, step, data=data, verify=LOOSE)
