@@ -9,7 +9,6 @@ from operator import add
 from typing import Literal, NamedTuple
 
 import numpy as np
-import onnx_ir as ir
 
 from compressor.calibration.coding import Surroundings
 from compressor.calibration.moments import collect_moments
@@ -18,7 +17,7 @@ from compressor.graph.factors import Kernel, insert_convolutions, insert_factors
 from compressor.graph.inputs import LayerInput, layer_input
 from compressor.graph.model import Model
 from compressor.graph.outlets import Shapes
-from compressor.graph.weights import Weight, attribute
+from compressor.graph.weights import Use, Weight, attribute
 from compressor.numerics.affine import Doubles, Floats
 from compressor.numerics.low_rank import canonical, damped, joined_kernels, spectrum, split_kernel, tucker
 from compressor.numerics.rounding import output_error
@@ -398,10 +397,11 @@ def sizes_of(weight: Weight, shapes: Shapes) -> Sizes:
         weight: of a layer.
         shapes: of all tensors.
     """
-    return reduce(add, (_positions(weight, use.node, shapes) for use in weight.uses))
+    return reduce(add, (_positions(weight, use, shapes) for use in weight.uses))
 
 
-def _positions(weight: Weight, node: ir.Node, shapes: Shapes) -> Sizes:
+def _positions(weight: Weight, use: Use, shapes: Shapes) -> Sizes:
+    node = use.node
     read = shapes.get((node.inputs[0].name if node.inputs[0] is not None else "") or "", ())
     made = shapes.get(node.outputs[0].name or "", ())
     if weight.layer == "Conv":

@@ -206,8 +206,7 @@ def _last_factors(model: Model, before: Model, shapes: Shapes, names: Collection
 
     All in front of what the whole layer read is settled by then, in both models.
     """
-    first = ((weight.name, weight.uses[0]) for weight in before.weights())
-    read = {name: use.node.inputs[1 if use.node.op_type == "Gather" else 0] for name, use in first}
+    read = {w.name: w.uses[0].node.inputs[1 if w.layer == "Gather" else 0] for w in before.weights()}
     for stage in fits(model, {}, shapes):
         for fit in stage:
             source = read.get(fit.weight.name)
