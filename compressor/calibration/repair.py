@@ -23,7 +23,7 @@ from compressor.graph.inputs import LayerInput, layer_input, stride
 from compressor.graph.model import Model
 from compressor.graph.outlets import Outlet, Shapes, outlet
 from compressor.graph.twins import Twins
-from compressor.graph.weights import Weight
+from compressor.graph.weights import Weight, is_scaled
 from compressor.numerics.affine import Floats
 from compressor.numerics.regression import Regression, fitted
 from compressor.runtime.ort import Array
@@ -84,7 +84,7 @@ def fits(model: Model, kept: Mapping[str, Mapping[int, NDArray[np.int64]]], shap
     found: list[list[Fit]] = []
     for weight in model.weights():
         source, result = layer_input(weight.uses[0]), outlet(weight, shapes)
-        if source is None or result is None or weight.dtype == "float64" or _is_scaled(weight):
+        if source is None or result is None or weight.dtype == "float64" or is_scaled(weight.uses[0].node):
             continue
         axes = kept.get(result.tensor, {})
         fit = Fit(weight, source, result, _place(weight, result), axes.get(result.axis), source.tensor)
@@ -93,12 +93,6 @@ def fits(model: Model, kept: Mapping[str, Mapping[int, NDArray[np.int64]]], shap
         else:
             found.append([fit])
     return found
-
-
-def _is_scaled(weight: Weight) -> bool:
-    """Whether a product times a number is made, or a bias times a number added."""
-    node = weight.uses[0].node
-    return any(name in node.attributes and node.attributes[name].as_float() != 1 for name in ("alpha", "beta"))
 
 
 def repair(model: Model, reference: Model, stages: Sequence[Sequence[Fit]], context: Surroundings) -> Iterator[Fitted]:

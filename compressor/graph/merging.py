@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from compressor.graph.edit import new_initializer, remove_if_unused
 from compressor.graph.fold import Folded, layer_bias
-from compressor.graph.weights import Weight, attribute, find_weights
+from compressor.graph.weights import Weight, attribute, find_weights, is_scaled
 
 _PRODUCTS = ("MatMul", "Gemm")
 
@@ -50,8 +50,12 @@ def _fit_together(first: Weight, second: Weight) -> bool:
 
 def _is_plain_product(weight: Weight) -> bool:
     node = weight.uses[0].node
-    scaled = any(name in node.attributes and node.attributes[name].as_float() != 1 for name in ("alpha", "beta"))
-    return node.op_type in _PRODUCTS and len(weight.shape) == 2 and not scaled and not attribute(node, "transA", 0)
+    return (
+        node.op_type in _PRODUCTS
+        and len(weight.shape) == 2
+        and not is_scaled(node)
+        and not attribute(node, "transA", 0)
+    )
 
 
 def _at_one_place(weight: Weight) -> bool:

@@ -210,6 +210,11 @@ def output_axis(use: Use, ndim: int) -> int:
     return layout.order[layout.leading - 1]
 
 
+def is_scaled(node: ir.Node) -> bool:
+    """Whether a Gemm multiplies its product or its bias by a number."""
+    return any(name in node.attributes and node.attributes[name].as_float() != 1 for name in ("alpha", "beta"))
+
+
 def attribute(node: ir.Node, name: str, default: int) -> int:
     """An integer attribute."""
     found = node.attributes.get(name)

@@ -197,8 +197,10 @@ class Factorize(Pass):
 
 def _refusal(weight: Weight) -> str | None:
     """Why a layer stays as it is, whatever is asked; None where it need not."""
-    finite = factor_refusal(weight) is not None or np.isfinite(weight.matrix()).all()
-    return factor_refusal(weight) if finite else "it holds entries that are not finite"
+    reason = factor_refusal(weight)
+    if reason is None and not np.isfinite(weight.matrix()).all():
+        return "it holds entries that are not finite"
+    return reason
 
 
 def _last_factors(model: Model, before: Model, shapes: Shapes, names: Collection[str]) -> Iterator[list[Fit]]:
