@@ -18,6 +18,9 @@ _TRIALS = 12
 _CLOSE = 0.005
 """Share of the limit that is near enough to it."""
 
+_BEYOND = 1e-6
+"""Share by which more is asked for than was saved, so that the same choice does not come again."""
+
 _BISECTIONS = 20
 
 
@@ -42,21 +45,49 @@ def widths_of_least_loss(
     saved = [np.array([whole - cost(p.dropped(width)) for width in p.widths]) for p in prospects]
     reach = [float(s.max()) for s in saved]
     candidates = [Candidates(loss, most - s) for loss, most, s in zip(losses, reach, saved, strict=True)]
-    wanted, best = whole - limit, [p.widths[-1] for p in prospects]
-    least = cost(dropped_units(prospects, best))
+    wanted = whole - limit
+    best = narrowest = [p.widths[-1] for p in prospects]
+    least = cost(dropped_units(prospects, narrowest))
     if least > limit * (1 + _CLOSE):
         raise PassError(_unreachable(limit / whole, least / whole))
-    asked = wanted
+    asked, enough = wanted, sum(reach)
     for _ in range(_TRIALS):
         choice = least_loss(candidates, max(sum(reach) - asked, 1e-9))
-        widths = [p.widths[i] for p, i in zip(prospects, choice, strict=True)] if choice else best
+        widths = [p.widths[i] for p, i in zip(prospects, choice, strict=True)] if choice else narrowest
         reached = cost(dropped_units(prospects, widths))
-        if reached <= limit * (1 + _CLOSE):
-            best = widths
-            if reached >= limit * (1 - _CLOSE):
-                break
-        asked += reached - limit
-    return best
+        step = asked + reached - limit
+        if reached > limit * (1 + _CLOSE):
+            given = sum(float(s[i]) for s, i in zip(saved, choice or (), strict=True))
+            asked = max(step, given * (1 + _BEYOND))
+            asked = asked if asked < enough else (given + enough) / 2
+            continue
+        best, least = (widths, reached) if reached >= least else (best, least)
+        if reached >= limit * (1 - _CLOSE):
+            break
+        enough, asked = min(enough, asked), step
+    return _widened(prospects, losses, cost, limit, best)
+
+
+def _widened(
+    prospects: Sequence[Prospect],
+    losses: Sequence[NDArray[np.float64]],
+    cost: Cost,
+    limit: float,
+    widths: Sequence[int],
+) -> list[int]:
+    """The widths, with those widened that the limit still has room for, the one of the largest loss first."""
+    places = [p.widths.index(width) for p, width in zip(prospects, widths, strict=True)]
+    full = {i for i, place in enumerate(places) if place == 0}
+    while len(full) < len(places):
+        gains = {i: losses[i][place] - losses[i][place - 1] for i, place in enumerate(places) if i not in full}
+        most = max(gains, key=lambda i: gains[i])
+        wider = [place - (i == most) for i, place in enumerate(places)]
+        tried = [p.widths[place] for p, place in zip(prospects, wider, strict=True)]
+        fits = gains[most] >= 0 and cost(dropped_units(prospects, tried)) <= limit
+        places = wider if fits else places
+        if not fits or places[most] == 0:
+            full.add(most)
+    return [p.widths[place] for p, place in zip(prospects, places, strict=True)]
 
 
 def widths_of_equal_share(prospects: Sequence[Prospect], cost: Cost, limit: float) -> list[int]:

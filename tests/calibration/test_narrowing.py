@@ -48,6 +48,27 @@ def test_the_least_loss_within_the_limit_is_found_or_nearly(share: float) -> Non
     assert found <= 2 * best + 1e-9
 
 
+MEETING = _prospects((32, 16, 8), (32, 24, 16, 8), (32, 16, 8))
+
+
+def _meeting(dropped: Collection[int]) -> float:
+    """Nearly all the work is where two groups meet, so that what they save alone adds up to too much."""
+    a, b, c = (len(set(p.group.units) - set(dropped)) for p in MEETING)
+    return float(a + a * b + b * c + c)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_no_wider_choice_keeps_within_the_limit_where_widths_are_coarse(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    losses = [np.r_[0, np.cumsum(rng.uniform(0.1, 3, len(p.widths) - 1))] for p in MEETING]
+    limit = rng.uniform(0.15, 0.9) * _meeting(())
+    widths = widths_of_least_loss(MEETING, losses, _meeting, limit)
+    costs = {c: _meeting(dropped_units(MEETING, c)) for c in product(*(p.widths for p in MEETING))}
+    wider = [c for c in costs if all(x >= y for x, y in zip(c, widths, strict=True)) and c != tuple(widths)]
+    assert costs[tuple(widths)] <= 1.006 * limit
+    assert not [c for c in wider if costs[c] <= limit]
+
+
 def test_nothing_goes_where_nothing_has_to() -> None:
     assert widths_of_least_loss(GROUPS, LOSSES, _work, _work(())) == [8, 4, 10]
 
