@@ -26,6 +26,7 @@ from compressor.graph.twins import Twins
 from compressor.graph.weights import Weight, is_scaled
 from compressor.numerics.affine import Floats
 from compressor.numerics.regression import Regression, fitted
+from compressor.numerics.sparsity import kept_of
 from compressor.runtime.ort import Array
 
 ROWS = 32768
@@ -98,7 +99,8 @@ def fits(model: Model, kept: Mapping[str, Mapping[int, NDArray[np.int64]]], shap
 def repair(model: Model, reference: Model, stages: Sequence[Sequence[Fit]], context: Surroundings) -> Iterator[Fitted]:
     """Fit layers stage by stage, each on the model as fitted so far.
 
-    A layer is left as it is where a fit to three quarters of the rows does not serve the others better.
+    A layer is left as it is where a fit to three quarters of the rows does not serve the others better. Single weights
+    that were pruned stay zero.
 
     Raises:
         PassError: there is no calibration data.
@@ -166,9 +168,11 @@ def _fitted(model: Model, fit: Fit, samples: _Samples) -> Fitted:
     rows, columns = fit.weight.matrix().shape
     groups = fit.source.groups
     nothing = np.zeros((groups, rows // groups, columns)), np.zeros((groups, rows // groups))
+    kept = kept_of(fit.weight.matrix())
+    free = None if kept is None else kept.reshape(nothing[0].shape)
     total = samples.seen + samples.unseen
     before = total.wanted / samples.power if samples.power > 0 else 0.0
-    found = fitted(samples.seen, samples.unseen, *nothing)
+    found = fitted(samples.seen, samples.unseen, *nothing, free)
     if found is None:
         return Fitted(fit.weight.name, before, before)
     weights, bias = found

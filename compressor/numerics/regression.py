@@ -5,15 +5,21 @@ With inputs x, extended by a constant 1 for the bias, and wanted outputs y, the 
     W = (E[y xᵀ] + λ W₀) (E[x xᵀ] + λ)⁻¹,
 
 drawn towards W₀, the weights there are, by a λ that matters only where the samples say nothing. In pruning
-this is He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Networks".
+this is He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Networks". Where single weights are to stay
+what they are, every row of W has equations of its own; they are solved together, by conjugate gradients.
 """
 
 import numpy as np
 
 from compressor.numerics.affine import Doubles, Floats
+from compressor.numerics.sparsity import Mask
 
 DAMPINGS = (0.001, 0.01, 0.1, 1.0, 10.0)
 """λ as a share of the mean square of an input: the one is taken with which unseen samples are met best."""
+
+_ITERATIONS = 100
+_RESIDUAL = 1e-6
+"""Of conjugate gradients: as many at most, or until this share of the right-hand side is left."""
 
 
 class Regression:
@@ -65,20 +71,35 @@ class Regression:
         squared = float(((whole @ self._own) * whole).sum()) - 2 * float((whole * self._cross).sum()) + self._wanted
         return max(squared, 0.0) / self._wanted if self._wanted > 0 else 0.0
 
-    def solve(self, weights: Doubles, bias: Doubles, damping: float) -> tuple[Doubles, Doubles]:
-        """The weights and the bias that err least, drawn towards these."""
+    def solve(
+        self, weights: Doubles, bias: Doubles, damping: float, free: Mask | None = None
+    ) -> tuple[Doubles, Doubles]:
+        """The weights and the bias that err least, drawn towards these.
+
+        Args:
+            weights: (groups, outputs, inputs).
+            bias: (groups, outputs).
+            damping: λ.
+            free: which of the weights may change; all when None.
+        """
         size = self._own.shape[1] - 1
         mean = np.einsum("gii->g", self._own[:, :size, :size]) / max(size, 1)
         penalty = np.zeros_like(self._own)
         penalty[:, range(size), range(size)] = np.where(mean > 0, damping * mean, 1.0)[:, None]
         penalty[:, size, size] = 1e-6 * max(self._rows, 1)
         start = np.concatenate([weights, bias[..., None]], axis=2)
-        found = np.linalg.solve((self._own + penalty).swapaxes(1, 2), (self._cross + start @ penalty).swapaxes(1, 2))
-        whole = found.swapaxes(1, 2).astype(np.float64)
+        own, cross = self._own + penalty, self._cross + start @ penalty
+        if free is None:
+            whole = np.linalg.solve(own.swapaxes(1, 2), cross.swapaxes(1, 2)).swapaxes(1, 2).astype(np.float64)
+        else:
+            with_bias = np.concatenate([free, np.ones_like(free[..., :1])], axis=2)
+            whole = start + _solved_where(own, cross - start @ own, with_bias)
         return whole[..., :-1], whole[..., -1]
 
 
-def fitted(seen: Regression, unseen: Regression, weights: Doubles, bias: Doubles) -> tuple[Doubles, Doubles] | None:
+def fitted(
+    seen: Regression, unseen: Regression, weights: Doubles, bias: Doubles, free: Mask | None = None
+) -> tuple[Doubles, Doubles] | None:
     """Weights and bias for all samples, drawn towards these by as much as serves unseen samples best.
 
     Args:
@@ -86,12 +107,39 @@ def fitted(seen: Regression, unseen: Regression, weights: Doubles, bias: Doubles
         unseen: the others.
         weights: there are, (groups, outputs, inputs).
         bias: there is, (groups, outputs).
+        free: which of the weights may change; all when None.
 
     Returns:
         None when none of the fits to the seen samples is better on the unseen than what there is.
     """
-    errors = [unseen.error(*seen.solve(weights, bias, damping)) for damping in DAMPINGS]
+    errors = [unseen.error(*seen.solve(weights, bias, damping, free)) for damping in DAMPINGS]
     best = int(np.argmin(errors))
     if errors[best] >= unseen.error(weights, bias):
         return None
-    return (seen + unseen).solve(weights, bias, DAMPINGS[best])
+    return (seen + unseen).solve(weights, bias, DAMPINGS[best], free)
+
+
+def _solved_where(own: Doubles, cross: Doubles, free: Mask) -> Doubles:
+    """Rows d, zero where they are not free, with d · own = cross where they are.
+
+    Args:
+        own: positive definite, (groups, inputs, inputs).
+        cross: (groups, outputs, inputs).
+        free: the same shape.
+    """
+    scales = np.where(free, 1 / np.einsum("gii->gi", own)[:, None], 0.0)
+    found, left = np.zeros_like(cross), np.where(free, cross, 0.0)
+    ahead = scales * left
+    power = (left * ahead).sum(axis=2, keepdims=True)
+    enough = _RESIDUAL**2 * power
+    for _ in range(_ITERATIONS):
+        if (power <= enough).all():
+            break
+        image = np.where(free, ahead @ own, 0.0)
+        curvature = (ahead * image).sum(axis=2, keepdims=True)
+        step = np.divide(power, curvature, out=np.zeros_like(power), where=curvature > 0)
+        found += step * ahead
+        left -= step * image
+        before, power = power, (scales * left * left).sum(axis=2, keepdims=True)
+        ahead = scales * left + np.divide(power, before, out=np.zeros_like(power), where=before > 0) * ahead
+    return found

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from compressor.numerics.affine import Floats
 from compressor.numerics.levels import Coded, Codes
+from compressor.numerics.sparsity import kept_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class Between:
     Attributes:
         codes: of the lower level.
         low: what that stands for.
-        gap: from there to the upper level, in the same units; 0 where a step is 0.
+        gap: from there to the upper level, in the same units; 0 where a step is 0, and at zeros that stay.
         share: of the gap at which the weight was, before it was rounded, 0 … 1.
     """
 
@@ -32,11 +33,11 @@ class Between:
 
     def settled(self, up: NDArray[np.bool_]) -> Codes:
         """The codes where some weights go to their upper level and the others to their lower one."""
-        return (self.codes + up).astype(np.int8)
+        return (self.codes + (up & (self.gap > 0))).astype(np.int8)
 
 
 def between(coded: Coded, weights: Floats) -> Between:
-    """What every weight may become.
+    """What every weight may become; those that were pruned stay zero.
 
     Args:
         coded: what it has been rounded to.
@@ -54,5 +55,8 @@ def between(coded: Coded, weights: Floats) -> Between:
     low = np.clip(codes - down.astype(np.int16), levels.low, levels.high - 1).astype(np.int8)
     bottom = real(low)
     gap = real((low + 1).astype(np.int8)) - bottom
+    kept = None if levels.odd else kept_of(weights)
+    if kept is not None:
+        low, bottom, gap = np.where(kept, low, codes), np.where(kept, bottom, real(codes)), np.where(kept, gap, 0)
     share = np.divide(weights - bottom, gap, out=np.zeros_like(bottom), where=gap > 0)
     return Between(low, bottom, gap, np.clip(share, 0, 1))

@@ -23,6 +23,7 @@ from compressor.numerics.affine import SMALLEST_SCALE, Doubles, Floats
 from compressor.numerics.grids import Covering, Grid, Steps, Symmetric, TwoLevel
 from compressor.numerics.levels import Coded
 from compressor.numerics.second_order import compensate, damped_moments
+from compressor.numerics.sparsity import Mask, kept_of
 
 SWEEPS = 3
 """Rounds of coordinate descent; further ones change little."""
@@ -54,7 +55,7 @@ def second_order(weights: Floats, moments: Doubles, grid: Grid) -> Coded:
 
     Inputs go in descending order of their moment when a row has one step, which is finally fitted in
     the metric of H; in their own order when blocks have steps, which are then chosen for the weights
-    as they are when their turn comes.
+    as they are when their turn comes. Weights that were pruned stay zero, where the grid has one.
 
     Args:
         weights: (groups, rows, inputs).
@@ -63,16 +64,19 @@ def second_order(weights: Floats, moments: Doubles, grid: Grid) -> Coded:
     """
     damped, live = damped_moments(moments)
     columns = np.where(live[..., None], weights.swapaxes(1, 2), 0).astype(np.float64)
+    kept = None if grid.levels.odd else kept_of(weights)
+    mask = np.ones(columns.shape, np.bool_) if kept is None else kept.swapaxes(1, 2)
     importance = np.einsum("gii->gi", damped)
     inputs = importance.shape[1]
     order = np.argsort(-importance, axis=1, kind="stable") if grid.block is None else np.arange(inputs)[None]
     permuted = np.take_along_axis(np.take_along_axis(damped, order[:, :, None], 1), order[:, None, :], 2)
-    codes, chosen = _recursion(np.take_along_axis(columns, order[..., None], 1), permuted, grid)
+    columns, mask = np.take_along_axis(columns, order[..., None], 1), np.take_along_axis(mask, order[..., None], 1)
+    codes, chosen = _recursion(columns, mask, permuted, grid)
     restored = np.take_along_axis(codes, np.argsort(order, axis=1)[..., None], 1)
     coded = _coded(np.ascontiguousarray(restored.swapaxes(1, 2)).reshape(-1, inputs), chosen, grid)
     real = np.ascontiguousarray(weights, np.float64)
     for _ in range(SWEEPS):
-        coded = _descended(_refitted(coded, real, damped, grid), real, damped)
+        coded = _descended(_refitted(coded, real, damped, grid), real, kept, damped)
     return coded
 
 
@@ -91,8 +95,8 @@ def output_error(weights: Floats, rounded: Floats, moments: Doubles) -> float:
     return max(noise, 0.0) / signal if signal > 0 else 0.0
 
 
-def _recursion(columns: Doubles, moments: Doubles, grid: Grid) -> tuple[NDArray[np.int8], list[Steps]]:
-    """Codes, (groups, inputs, rows), and the steps of each block, of `columns`, (groups, inputs, rows)."""
+def _recursion(columns: Doubles, kept: Mask, moments: Doubles, grid: Grid) -> tuple[NDArray[np.int8], list[Steps]]:
+    """Codes, (groups, inputs, rows), and the steps of each block, of `columns`, (groups, inputs, rows), where kept."""
     inputs = columns.shape[1]
     width = grid.block or inputs
     importance = np.einsum("gii->gi", moments).astype(np.float32)
@@ -101,8 +105,9 @@ def _recursion(columns: Doubles, moments: Doubles, grid: Grid) -> tuple[NDArray[
     def settle(j: int) -> Doubles:
         if j % width == 0:
             ahead = slice(j, j + width)
-            chosen.append(grid.fit(columns[:, ahead].swapaxes(1, 2).astype(np.float32), importance[:, ahead]))
-        codes[:, j] = chosen[-1].nearest(columns[:, j].astype(np.float32), grid.levels)
+            weights = np.where(kept[:, ahead], columns[:, ahead], 0).swapaxes(1, 2).astype(np.float32)
+            chosen.append(grid.fit(weights, importance[:, ahead]))
+        codes[:, j] = chosen[-1].nearest(np.where(kept[:, j], columns[:, j], 0).astype(np.float32), grid.levels)
         return chosen[-1].dequantize(codes[:, j], grid.levels).astype(np.float64)
 
     compensate(columns, moments, settle, max(_AT_ONCE // width, 1) * width if grid.block else _AT_ONCE)
@@ -125,7 +130,7 @@ def _refitted(coded: Coded, weights: Doubles, moments: Doubles, grid: Grid) -> C
     return replace(coded, scale=floored.reshape(-1))
 
 
-def _descended(coded: Coded, weights: Doubles, moments: Doubles) -> Coded:
+def _descended(coded: Coded, weights: Doubles, kept: Mask | None, moments: Doubles) -> Coded:
     """Each code once set to the best level, given all others; the error in the metric of H only falls."""
     groups, rows, inputs = weights.shape
     steps, zeros = (a.reshape(groups, rows, inputs) for a in coded.per_weight())
@@ -138,6 +143,8 @@ def _descended(coded: Coded, weights: Doubles, moments: Doubles) -> Coded:
         for i in range(inputs):
             step, zero = steps[g, :, i], zeros[g, :, i]
             wanted = rounded[g, :, i] + gradient[g, :, i] / moments[g, i, i]
+            if kept is not None:
+                wanted *= kept[g, :, i]
             in_steps = np.divide(wanted, step, out=np.zeros_like(wanted), where=step > 0)
             found = coded.levels.nearest((in_steps + zero).astype(np.float32))
             moved = np.flatnonzero(found != codes[g, :, i])

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.numerics.affine import Floats
+from compressor.numerics.affine import Doubles, Floats
 
 Mask = NDArray[np.bool_]
+
+_PRUNED = 0.01
+"""Share of zeros from which on weights were pruned rather than trained to have some."""
 
 _HALF = 16
 _BINS = 1 << _HALF
@@ -79,6 +82,16 @@ def read_n_of_m(text: str) -> NOfM:
         case [n, m] if n.isdecimal() and m.isdecimal() and 0 < int(n) < int(m):
             return NOfM(int(n), int(m))
     raise ValueError(f'"{text}" is no pattern; write it as kept:group, for example "2:4"')
+
+
+def kept_of(weights: Floats | Doubles) -> Mask | None:
+    """True at what is not zero, of weights that were pruned and are to stay so; None when they were not.
+
+    Args:
+        weights: of a layer, any shape.
+    """
+    kept: Mask = weights != 0
+    return kept if kept.any() and kept.size - np.count_nonzero(kept) >= max(_PRUNED * kept.size, 1) else None
 
 
 def keep_largest(scores: Floats, sparsity: float) -> Mask:

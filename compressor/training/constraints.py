@@ -13,6 +13,9 @@ from compressor.runtime.autograd.operators.quantization import round_through
 _OVERHANG = 0.1
 """How far the sigmoid goes beyond 0 and 1 before it is clipped."""
 
+_LEVELS_TO_TELL = 7
+"""Levels above zero from which on zeros that were pruned stand out."""
+
 _LEAST_SHARE = 0.01
 """At 0 and 1 themselves the clipped sigmoid has no slope."""
 
@@ -137,13 +140,27 @@ class FakeQuantized(nn.Module):
         """As it is stored."""
         return self.initial * torch.exp(self.growth)
 
+    def is_pruned(self, weight: Tensor) -> bool:
+        """Whether more of a weight is zero than rounding to these levels makes zero.
+
+        In what was never pruned the two levels beside zero hold about twice as many as zero itself. Below four bits
+        zero is one level of a few, and nothing can be said.
+        """
+        if self._high < _LEVELS_TO_TELL:
+            return False
+        codes = _in_steps(weight, self._step()).detach().round().abs()
+        zeros, beside = int((codes == 0).sum()), int((codes == 1).sum())
+        return 2 * beside < zeros < weight.numel()
+
     def forward(self, weight: Tensor) -> Tensor:
         """Of the same shape."""
-        step = self.scale.reshape(self._steps) * self.multipliers
-        levels = torch.where(step > 0, weight / step.clamp(min=1e-30), 0.0)
-        clipped = levels.clamp(self._low, self._high)
+        step = self._step()
+        clipped = _in_steps(weight, step).clamp(self._low, self._high)
         rounded = 2 * round_through((clipped - 1) / 2) + 1 if self._odd else round_through(clipped)
         return rounded.clamp(self._low, self._high) * step
+
+    def _step(self) -> Tensor:
+        return self.scale.reshape(self._steps) * self.multipliers
 
 
 class Relaxed(nn.Module):
@@ -174,6 +191,10 @@ class Relaxed(nn.Module):
         """What is learned at first."""
         inner = self.share.clamp(_LEAST_SHARE, 1 - _LEAST_SHARE)
         return torch.logit((inner + _OVERHANG) / (1 + 2 * _OVERHANG)).to(weight.dtype)
+
+
+def _in_steps(weight: Tensor, step: Tensor) -> Tensor:
+    return torch.where(step > 0, weight / step.clamp(min=1e-30), 0.0)
 
 
 def stretched(v: Tensor) -> Tensor:

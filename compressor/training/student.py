@@ -18,14 +18,13 @@ from compressor.graph.observe import VALUE, with_more_outputs
 from compressor.graph.select import Selectors
 from compressor.graph.trainable import Layer, layers_behind_scales, layers_of
 from compressor.numerics.divergence import relative_error
+from compressor.numerics.sparsity import kept_of
 from compressor.runtime.autograd import Network, learned_arrays, store_arrays
 from compressor.runtime.autograd.network import Place
 from compressor.training.constraints import FakeQuantized, Halved, Masked, Positive, Scaled, Stepped
 from compressor.training.settings import TrainingSettings
 
 _NOT_SELECTED = "not among what learns: see targets and ignore"
-_PRUNED = 0.01
-"""Share of zeros from which on a matrix was pruned rather than trained to have some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +200,8 @@ class Student:
         if settings.only == "scales":
             place.tensor.requires_grad_(False)
         coded = FakeQuantized(weight.levels, weight.scales, weight.steps, weight.multipliers)
+        if settings.keep_zeros and coded.is_pruned(place.tensor):
+            parametrize.register_parametrization(place.owner, place.name, Masked(place.tensor))
         parametrize.register_parametrization(place.owner, place.name, coded)
 
 
@@ -230,6 +231,10 @@ def _is_matrix(tensor: Tensor) -> bool:
     return sum(size > 1 for size in tensor.shape) > 1
 
 
+def _is_pruned(weight: Tensor) -> bool:
+    return kept_of(weight.detach().cpu().numpy()) is not None
+
+
 def _any_selected(layers: Sequence[Layer], selectors: Selectors) -> bool:
     return not layers or any(selectors.match(layer.names, layer.type) for layer in layers)
 
@@ -254,8 +259,3 @@ def _coded(place: Place) -> FakeQuantized | None:
         return None
     constraints = list(place.owner.parametrizations[place.name])  # type: ignore[index]
     return next((c for c in constraints if isinstance(c, FakeQuantized)), None)
-
-
-def _is_pruned(weight: Tensor) -> bool:
-    zeros = int((weight == 0).sum())
-    return _PRUNED * weight.numel() <= zeros < weight.numel()

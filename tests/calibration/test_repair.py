@@ -82,6 +82,20 @@ def test_an_input_that_was_a_mixture_of_others_is_made_up_for_exactly(tmp_path: 
     assert decibels(expected, found) > 35
 
 
+def test_single_weights_that_were_pruned_stay_zero(tmp_path: Path, rng: np.random.Generator) -> None:
+    model = load(_residual(rng), tmp_path)
+    around = _around(tmp_path, model, floats(rng, 64, 3, 6, 6))
+    sparse = model.copy()
+    for weight in sparse.weights():
+        weight.store(np.where(np.abs(weight.matrix()) < np.median(np.abs(weight.matrix())), 0, weight.matrix()))
+    zeros = {weight.name: weight.matrix() == 0 for weight in sparse.weights()}
+    fresh = {"x": floats(rng, 32, 3, 6, 6)}
+    wanted, before = outputs(model, fresh, tmp_path)["y"], outputs(sparse, fresh, tmp_path)["y"]
+    list(repair(sparse, model, fits(sparse, {}, _shapes(model, tmp_path)), around))
+    assert all((weight.matrix()[zeros[weight.name]] == 0).all() for weight in sparse.weights())
+    assert decibels(wanted, outputs(sparse, fresh, tmp_path)["y"]) > decibels(wanted, before) + 1.5
+
+
 def test_what_is_as_it_was_stays_so(tmp_path: Path, rng: np.random.Generator) -> None:
     model = load(_residual(rng), tmp_path)
     x = floats(rng, 64, 3, 6, 6)

@@ -50,6 +50,26 @@ def test_where_samples_say_nothing_the_weights_stay(rng: np.random.Generator) ->
     np.testing.assert_allclose(found[:, :, 1], start[:, :, 1], atol=1e-9)
 
 
+@pytest.mark.parametrize("biased", [True, False])
+def test_weights_that_are_not_free_stay_and_the_others_are_those_of_a_fit_without_them(
+    biased: bool, rng: np.random.Generator
+) -> None:
+    x, y, start = floats(rng, 2, 200, 12), floats(rng, 2, 200, 5), floats(rng, 2, 5, 12).astype(float)
+    x[..., 1:] += x[..., :-1] / 2
+    free = rng.random(start.shape) < 0.6
+    free[0, 0] = False
+    regression = Regression(2, 12, 5, biased)
+    regression.update(x, y)
+    found, shift = regression.solve(start, np.zeros((2, 5)), 1e-9, free)
+    assert np.array_equal(found[~free], start[~free])
+    for group, row in np.ndindex(2, 5):
+        inputs = np.c_[x[group][:, free[group, row]], np.ones((200, int(biased)))]
+        rest = y[group, :, row] - x[group][:, ~free[group, row]] @ start[group, row][~free[group, row]]
+        expected = np.linalg.lstsq(inputs, rest, rcond=None)[0]
+        here = np.r_[found[group, row][free[group, row]], shift[group, row : row + 1][: int(biased)]]
+        np.testing.assert_allclose(here, expected, atol=1e-4)
+
+
 def test_noise_is_not_learned_from_few_samples(rng: np.random.Generator) -> None:
     x, y = floats(rng, 1, 40, 30), floats(rng, 1, 40, 2)
     seen, unseen = (_folded(x[:, part], y[:, part]) for part in (slice(0, 30), slice(30, 40)))

@@ -11,11 +11,13 @@ RNG = np.random.default_rng(2)
 WEIGHTS = RNG.standard_normal((6, 32)).astype(np.float32)
 SCHEMES = {
     "8": Scheme(8),
+    "4": Scheme(4),
     "3": Scheme(3),
     "2": Scheme(2),
     "ternary": Scheme("ternary"),
     "binary": Scheme("binary"),
     "two levels": Scheme(2, "per_block", 8),
+    "four, two levels": Scheme(4, "per_block", 8),
     "asymmetric": Scheme(4, "per_block", 16, "float", symmetric=False),
 }
 
@@ -69,3 +71,15 @@ def test_inputs_that_fill_up_a_block_are_left_out() -> None:
     scheme = Scheme(4, "per_block", 32, "float")
     narrow = WEIGHTS[:, :20]
     assert between(encode(narrow, scheme), narrow).codes.shape == narrow.shape
+
+
+@pytest.mark.parametrize("name", ["8", "4", "ternary", "four, two levels", "asymmetric"])
+def test_zeros_that_were_pruned_are_zero_at_both_levels(name: str) -> None:
+    weights = np.where(RNG.random(WEIGHTS.shape) < 0.5, 0, WEIGHTS)
+    coded = encode(weights, SCHEMES[name])
+    found = between(coded, weights)
+    for up in (False, True):
+        codes = found.settled(np.full(weights.shape, up))
+        real = Coded(codes, coded.levels, coded.scale, coded.multipliers, coded.zero_points).dequantize()
+        assert (real[weights == 0] == 0).all()
+        assert np.allclose(found.low + up * found.gap, real, atol=1e-6)

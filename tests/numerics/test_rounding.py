@@ -280,3 +280,16 @@ def test_what_comes_in_is_not_touched(rng: np.random.Generator) -> None:
     second_order(weights, moments, Symmetric(LEVELS[3]))
     assert np.array_equal(before[0], weights)
     assert np.array_equal(before[1], moments)
+
+
+@pytest.mark.parametrize("kind", ["8 covering", "4 rows", "ternary rows"])
+def test_weights_that_were_pruned_stay_zero_and_the_others_still_make_up_for_each_other(
+    kind: str, rng: np.random.Generator
+) -> None:
+    weights, moments = floats(rng, 2, 6, 24), _correlated(rng, 2, 24, 3)
+    weights[rng.random(weights.shape) < 0.5] = 0
+    grid = _grids(weights)[kind]
+    coded = second_order(weights, moments, grid)
+    found = coded.dequantize().reshape(weights.shape)
+    assert (found[weights == 0] == 0).all()
+    assert _noise(weights, coded, moments) < _noise(weights, nearest(weights, grid), moments)

@@ -72,6 +72,45 @@ def test_zeros_stay_zero(tmp_path: Path) -> None:
     assert all((w.matrix()[zeros[w.name]] == 0).all() for w in model.weights())
 
 
+@pytest.mark.parametrize("rounding", ["nearest", "second_order", "learned"])
+@pytest.mark.parametrize("scheme", ["w8a8", "w4a8"])
+def test_zeros_stay_zero_as_codes_too(tmp_path: Path, scheme: str, rounding: str) -> None:
+    asked = {"type": "quantize_static", "scheme": scheme, "weights": {"rounding": rounding}, "learning": {"steps": 20}}
+    prune, quantize = PruneMagnitude(sparsity=0.6, scope="layer"), QuantizeStatic.model_validate(asked)
+    model, context = _lossy(tmp_path, prune)
+    zeros = [float((w.matrix() == 0).mean()) for w in model.weights()]
+    list(quantize.apply(model, context))
+    assert _shares_of_zeros(model) == pytest.approx(zeros, abs=0.05)
+    before = _codes(model)
+    _distilled(model, context, steps=60, learning_rate=1e-2, keep="last")
+    after = _codes(model)
+    assert any((a != b).any() for a, b in zip(after, before, strict=True))
+    assert all((a[b == 0] == 0).all() for a, b in zip(after, before, strict=True))
+
+
+def test_zero_codes_that_were_never_pruned_learn_too(tmp_path: Path) -> None:
+    model, context = _lossy(tmp_path, QuantizeStatic.model_validate({"type": "quantize_static", "scheme": "w4a8"}))
+    before = _codes(model)
+    _distilled(model, context, steps=60, learning_rate=1e-2, keep="last")
+    assert any((a[b == 0] != 0).any() for a, b in zip(_codes(model), before, strict=True))
+
+
+def _shares_of_zeros(model: Model) -> list[float]:
+    return [float((codes == 0).mean()) for codes in _codes(model)]
+
+
+def _codes(model: Model) -> list[Array]:
+    """Of the weights, in order: the integers behind those dequantizations that no quantization is in front of."""
+    found = []
+    for node in model.ir.graph:
+        source = node.inputs[0] if node.op_type == "DequantizeLinear" else None
+        while source is not None and source.producer() is not None and source.producer().op_type == "Cast":
+            source = source.producer().inputs[0]
+        if source is not None and source.const_value is not None and len(source.const_value.shape) > 1:
+            found.append(source.const_value.numpy().astype(np.int8))
+    return found
+
+
 @pytest.mark.parametrize("scheme", ["w8a8", "w4a8", "w3a8", "w2a8", "ternary", "binary"])
 def test_codes_are_learned_and_packed_as_they_were(tmp_path: Path, scheme: str) -> None:
     model, context = _lossy(tmp_path, QuantizeStatic.model_validate({"type": "quantize_static", "scheme": scheme}))
