@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from compressor.calibration.coding import Surroundings
-from compressor.calibration.moments import collect_moments
+from compressor.calibration.moments import BYTES_AT_ONCE, collect_moments
 from compressor.data import Dataset
 from compressor.graph.factors import Kernel, insert_convolutions, insert_factors
 from compressor.graph.inputs import LayerInput, layer_input
@@ -25,7 +25,6 @@ from compressor.numerics.rounding import output_error
 Form = Literal["svd", "channel", "spatial", "tucker2", "cp"]
 
 _MOST_RANKS = 24
-_BYTES_AT_ONCE = 1 << 29
 _CP_EVERY = 4
 """Of the ranks that are looked at, those for which three factors are found: it takes many sweeps."""
 _NARROW = 128
@@ -182,7 +181,7 @@ def _at_once(weights: Sequence[Weight], forms: Collection[Form], seen: bool) -> 
     size = 0
     for weight in weights:
         needed = sum(8 * width**2 for _, width in _needs(weight, forms)) if seen else 0
-        if some and size + needed > _BYTES_AT_ONCE:
+        if some and size + needed > BYTES_AT_ONCE:
             yield some
             some, size = [], 0
         some, size = [*some, weight], size + needed

@@ -18,7 +18,7 @@ from compressor.runtime.ort import Session
 ROWS = 65536
 """Rows per layer, about: those of a batch are thinned out evenly when there are more."""
 
-_BYTES_AT_ONCE = 1 << 29
+BYTES_AT_ONCE = 1 << 29
 """Of moments held at the same time; beyond it the model is executed once more for the next layers."""
 
 
@@ -50,7 +50,7 @@ def collect_moments(
         size = 0
         for key, width in waiting.items():
             size += key.groups * width * width * np.dtype(np.float64).itemsize
-            if chosen and size > _BYTES_AT_ONCE:
+            if chosen and size > BYTES_AT_ONCE:
                 break
             chosen.append(key)
         yield from _collect(model, chosen, data, scratch, progress, threads).items()

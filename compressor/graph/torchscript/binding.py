@@ -102,6 +102,19 @@ def bind(
         wanted = wanted[: len(feeds)]
     by_name = set(feeds) <= {argument.name for argument in arguments}
     order = list(feeds) if not by_name else [a.name for a in wanted if a.name in feeds]
+    taken = _taken(arguments, given, order, by_name)
+    tensors = Bound(module, taken, tuple(order), (), False).tensors(feeds)
+    with torch.no_grad():
+        result = module(*[tensors[a] if isinstance(a, int) else a.value for a in taken])
+    outputs = tuple(name for name, _ in flat(result))
+    plain = _is_plain(result) and all(isinstance(a, int) for a in taken)
+    return Bound(module, taken, tuple(order), outputs, plain), feeds
+
+
+def _taken(
+    arguments: Sequence[Any], given: Mapping[str, GivenNumber], order: Sequence[str], by_name: bool
+) -> tuple[GivenNumber | int, ...]:
+    """For every argument its number, or the place of its tensor in the order."""
     taken: list[GivenNumber | int] = []
     used = 0
     for argument in arguments:
@@ -115,12 +128,12 @@ def bind(
             taken.append(_left_out(argument, arguments))
     if used < len(order):
         raise UnusableError(f"{len(order)} inputs are given, but forward takes {_listed(arguments)}")
-    bound = Bound(module, tuple(taken), tuple(order), (), False)
-    with torch.no_grad():
-        result = module(*[bound.tensors(feeds)[a] if isinstance(a, int) else a.value for a in taken])
-    outputs = tuple(name for name, _ in flat(result))
-    simple = isinstance(result, Tensor) or (isinstance(result, tuple) and all(isinstance(r, Tensor) for r in result))
-    return Bound(module, tuple(taken), tuple(order), outputs, simple and all(isinstance(a, int) for a in taken)), feeds
+    return tuple(taken)
+
+
+def _is_plain(result: Any) -> bool:
+    """Whether it is one tensor or a tuple of them."""
+    return isinstance(result, Tensor) or (isinstance(result, tuple) and all(isinstance(r, Tensor) for r in result))
 
 
 def _refuse_number(argument: Any) -> None:
