@@ -48,7 +48,10 @@ class Placed(str):
 def _resolve(value: object) -> object:
     match value:
         case Placed():
-            return value.folder / Path(str(value)).expanduser()
+            folder, path = value.folder, Path(str(value)).expanduser()
+            while path.parts[:1] == ("..",):  # the folder has no links, so going up is what the system would do
+                folder, path = folder.parent, Path(*path.parts[1:])
+            return folder / path
         case str():
             return Path(value).expanduser()
     return value

@@ -142,6 +142,15 @@ def test_extends_keeps_paths_relative_to_the_file_they_are_written_in(folder: Pa
     assert recipe.output.report[0].resolve() == folder / "sub" / "r.md"
 
 
+def test_a_path_upwards_is_named_as_one_would_name_it(folder: Path) -> None:
+    (folder / "elsewhere").mkdir()
+    (folder / "link").symlink_to(folder / "elsewhere")
+    text = GOOD.replace("model.onnx", "../model.onnx").replace("out.onnx", "../link/../out.onnx")
+    recipe = _loaded(folder, text, name="sub/recipe.yaml")
+    assert str(recipe.model) == str(folder / "model.onnx")
+    assert recipe.output.model == folder / "link" / ".." / "out.onnx", "a link may lead elsewhere: left to the system"
+
+
 def test_variables_of_a_base_can_be_set_by_what_extends_it(folder: Path) -> None:
     (folder / "base.yaml").write_text("vars: {share: 0.5, other: 1}\n" + GOOD.replace("0.5", "'${share}'"))
     assert _pruning(_loaded(folder, "extends: base.yaml\nvars: {share: 0.125}\n")).sparsity == 0.125
