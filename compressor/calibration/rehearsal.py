@@ -146,13 +146,24 @@ class Rehearsal:
         return (weight for weight in model.weights() if weight.value.name in mix.integer)
 
 
-def shared_grids(plan: StaticPlan, ranges: Mapping[str, Range]) -> dict[str, Grid]:
-    """A uint8 grid per shared grid, over the union of the ranges of its members."""
+def shared_grids(plan: StaticPlan, ranges: Mapping[str, Range], bits: int = 8) -> dict[str, Grid]:
+    """A uint8 grid per shared grid, over the union of the ranges of its members.
+
+    Args:
+        plan: says what shares one.
+        ranges: of all members.
+        bits: of grids with neither an input nor an output of the model on them; those have 8.
+    """
     grids = {}
     for tensor in plan.tensors:
         lows, highs = zip(*(ranges[name] for name in plan.members(tensor)), strict=True)
-        grids[tensor] = asymmetric_grid(min(lows), max(highs))
+        grids[tensor] = asymmetric_grid(min(lows), max(highs), bits_of(plan, tensor, bits))
     return grids
+
+
+def bits_of(plan: StaticPlan, tensor: str, bits: int) -> int:
+    """Of the grid of a tensor, when inner ones have `bits`."""
+    return 8 if plan.is_at_the_edge(tensor) else bits
 
 
 def _adds_a_bias(weight: Weight) -> bool:

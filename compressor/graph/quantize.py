@@ -28,6 +28,8 @@ from compressor.graph.weights import Use, Weight, output_axis, uses_of
 from compressor.numerics.affine import Floats, Grid, quantize_bias
 from compressor.numerics.levels import Coded
 
+_LARGEST_UINT8 = 255
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bias:
@@ -64,6 +66,16 @@ class StaticPlan:
         """All activations that use the grid of `tensor`."""
         return tuple(v.name or "" for v in self.region.tensors if self.region.owner(v).name == tensor)
 
+    def is_at_the_edge(self, tensor: str) -> bool:
+        """Whether an input or output of the model is on the grid of `tensor`."""
+        region = self.region
+        found = (v for v in region.tensors if region.owner(v).name == tensor)
+        return any(v.is_graph_input() or v.is_graph_output() for v in found)
+
+    def read_by(self, weight: Weight) -> str:
+        """The tensor whose grid the input of a layer is on."""
+        return self.region.owner(_input(weight.uses[0].node)).name or ""
+
     def biases(self, weight: Weight) -> Iterator[Bias]:
         """Those that must be in int32 for the layers of a weight to run in int8."""
         outputs = len(weight.matrix())
@@ -87,7 +99,7 @@ def plan_static(weights: Collection[Weight], merged: Collection[str] = ()) -> St
 
 
 def insert_activations(model: Model, plan: StaticPlan, grids: Mapping[str, Grid]) -> None:
-    """Put a Q/DQ pair behind every planned activation.
+    """Put a Q/DQ pair behind every planned activation, and Clip between the two where a grid ends below 255.
 
     Args:
         grids: a per-tensor grid for every name in `plan.tensors`.
@@ -99,13 +111,18 @@ def insert_activations(model: Model, plan: StaticPlan, grids: Mapping[str, Grid]
         scale, zero_point = stored[region.owner(value).name or ""]
         name = value.name
         quantize = new_node("QuantizeLinear", [value, scale, zero_point], f"{name}_quantized", ir.DataType.UINT8)
+        nodes = [quantize]
+        most = grids[region.owner(value).name or ""].high
+        if most < _LARGEST_UINT8:
+            end = new_initializer(graph, f"{name}_largest", np.asarray(most, np.uint8))
+            nodes.append(new_node("Clip", [quantize.outputs[0], None, end], f"{name}_clipped", ir.DataType.UINT8))
         dequantize = new_node(
-            "DequantizeLinear", [quantize.outputs[0], scale, zero_point], f"{name}_dequantized", ir.DataType.FLOAT
+            "DequantizeLinear", [nodes[-1].outputs[0], scale, zero_point], f"{name}_dequantized", ir.DataType.FLOAT
         )
         result = dequantize.outputs[0]
         result.shape = value.shape
         redirect(readers, result)
-        insert(graph, value, [quantize, dequantize])
+        insert(graph, value, [*nodes, dequantize])
         if is_integer and value.is_graph_output():
             take_over_output(graph, value, result)
         for node in dict.fromkeys(node for node, idx in readers if idx == 0 and node not in region.integer):

@@ -92,17 +92,22 @@ def symmetric_grid(real: Floats, granularity: Granularity, least_scale: Floats |
     return Grid(scale, np.zeros(scale.shape, np.int8), -127, 127, granularity)
 
 
-def asymmetric_grid(low: float, high: float) -> Grid:
+def asymmetric_grid(low: float, high: float, bits: int = 8) -> Grid:
     """The uint8 grid over [low, high], widened to hold 0 exactly, one scale for the tensor.
 
     Real 0 must be on the grid: padding and Relu produce it. A range of one point gets scale 1.
+
+    Args:
+        low: end of the range.
+        high: end of the range, >= low.
+        bits: the grid has 2^bits values, from 0 on.
     """
-    low, high = min(low, 0.0), max(high, 0.0)
-    scale = np.float32((high - low) / 255)
+    low, high, most = min(low, 0.0), max(high, 0.0), 2**bits - 1
+    scale = np.float32((high - low) / most)
     if scale < SMALLEST_SCALE:
         scale = np.float32(1)
-    zero_point = np.uint8(np.clip(np.rint(-low / scale), 0, 255))
-    return Grid(np.asarray(scale), np.asarray(zero_point), 0, 255, PerTensor())
+    zero_point = np.uint8(np.clip(np.rint(-low / scale), 0, most))
+    return Grid(np.asarray(scale), np.asarray(zero_point), 0, most, PerTensor())
 
 
 def quantize_bias(bias: Floats, scale: Floats) -> NDArray[np.int32]:

@@ -23,7 +23,7 @@ from pydantic import Field, model_validator
 
 from compressor.calibration import Observer, ObserverName, collect_ranges
 from compressor.calibration.coding import Fulfilled, Order, fulfil
-from compressor.calibration.rehearsal import Mix, Rehearsal, shared_grids
+from compressor.calibration.rehearsal import Mix, Rehearsal, bits_of, shared_grids
 from compressor.data import Dataset, Settings
 from compressor.errors import PassError
 from compressor.graph.model import Model
@@ -44,15 +44,22 @@ from compressor.training.rounding import learn_rounding
 from compressor.training.settings import RoundingSettings
 
 _IN_FLOAT = "in float: "
+_BITS_OF_KERNELS = 8
+_NO_KERNELS = (
+    "activations of 4 bits are computed by the kernels for 8, so that nothing gets faster by them; "
+    "8 bits lose less at the same speed"
+)
 
-_SCHEMES: dict[str, Bits] = {
-    "w8a8": 8,
-    "w4a8": 4,
-    "w3a8": 3,
-    "w2a8": 2,
-    "ternary": "ternary",
-    "binary": "binary",
+_SCHEMES: dict[str, tuple[Bits, int]] = {
+    "w8a8": (8, 8),
+    "w4a8": (4, 8),
+    "w4a4": (4, 4),
+    "w3a8": (3, 8),
+    "w2a8": (2, 8),
+    "ternary": ("ternary", 8),
+    "binary": ("binary", 8),
 }
+"""Bits of weights and of activations."""
 
 
 class WeightSettings(Settings):
@@ -99,8 +106,13 @@ class WeightOverride(WeightSettings):
 
 
 class ActivationSettings(Settings):
-    """How the ranges of activations are found."""
+    """What activations become, and how their ranges are found."""
 
+    bits: Literal[8, 4] = Field(
+        default=8,
+        description="of an activation; 4 leave 16 of the 256 levels of uint8, which is no faster here: it shows what a "
+        "processor with such kernels would compute. Inputs and outputs of the model keep 8",
+    )
     observer: ObserverName = Field(
         default="mse",
         description="how samples become a range: all that was seen, the mean of the extremes of groups of 16, all but "
@@ -121,8 +133,8 @@ class QuantizeStatic(Pass):
     """Integer weights and uint8 activations with ranges from calibration: the fast form for convolutions."""
 
     type: Literal["quantize_static"] = "quantize_static"
-    scheme: Literal["w8a8", "w4a8", "w3a8", "w2a8", "ternary", "binary"] | None = Field(
-        default=None, description="short for weights: {bits: …}; w8a8 when neither is given"
+    scheme: Literal["w8a8", "w4a8", "w4a4", "w3a8", "w2a8", "ternary", "binary"] | None = Field(
+        default=None, description="short for bits of weights and activations; w8a8 when none is given"
     )
     weights: WeightSettings = Field(default=WeightSettings(), description="what weights become")
     activations: ActivationSettings = Field(default=ActivationSettings(), description="how activations are ranged")
@@ -149,6 +161,8 @@ class QuantizeStatic(Pass):
     def _one_width(self) -> Self:
         if self.scheme is not None and "bits" in self.weights.model_fields_set:
             raise ValueError("give scheme or weights.bits, not both")
+        if self.scheme is not None and "bits" in self.activations.model_fields_set:
+            raise ValueError("give scheme or activations.bits, not both")
         if self.budget is not None and (self.scheme is not None or "bits" in self.weights.model_fields_set):
             raise ValueError("give bits or budget, not both")
         general = (self._general(), *map(self._merged, self.overrides))
@@ -165,6 +179,8 @@ class QuantizeStatic(Pass):
         """Sums of products may saturate."""
         if saturates() and not self.reduce_range:
             yield f"quantize_static: {SATURATION}"
+        if self._activation_bits < _BITS_OF_KERNELS:
+            yield f"quantize_static: {_NO_KERNELS}"
 
     def apply(self, model: Model, context: Context) -> Iterator[Finding | Note]:
         """Find what can run in integers, range its tensors on the calibration data, and write both."""
@@ -183,7 +199,7 @@ class QuantizeStatic(Pass):
         ranges = self._ranges(model, weights, context)
         mix = self._mix(model, weights, ranges, context)
         plan = plan_static([w for w in weights if w.value.name in mix.integer], mix.merged)
-        grids = shared_grids(plan, ranges)
+        grids = shared_grids(plan, ranges, self._activation_bits)
         candidates: list[list[Order]] = []
         for weight in weights:
             least = _least_scales(weight, plan, grids) if weight in plan.weights else 0.0
@@ -207,9 +223,11 @@ class QuantizeStatic(Pass):
 
     def _ranges(self, model: Model, weights: list[Weight], context: Context) -> dict[str, Range]:
         """Of all activations that can get a grid, whichever do: what is observed changes what ONNX Runtime fuses."""
-        observer = Observer(self.activations.observer, self.activations.percentile or 99.99)
-        plan = plan_static(weights)
-        tensors = {name: observer for tensor in plan.tensors for name in plan.members(tensor)}
+        plan, asked = plan_static(weights), self.activations
+        tensors: dict[str, Observer] = {}
+        for tensor in plan.tensors:
+            bits = bits_of(plan, tensor, self._activation_bits)
+            tensors |= dict.fromkeys(plan.members(tensor), Observer(asked.observer, asked.percentile or 99.99, bits))
         data = _calibration(context)
         return collect_ranges(model, tensors, data, context.scratch, context.progress, context.threads)
 
@@ -271,7 +289,11 @@ class QuantizeStatic(Pass):
         return next(found, None)
 
     def _general(self) -> WeightSettings:
-        return self.weights if self.scheme is None else _with(self.weights, {"bits": _SCHEMES[self.scheme]})
+        return self.weights if self.scheme is None else _with(self.weights, {"bits": _SCHEMES[self.scheme][0]})
+
+    @property
+    def _activation_bits(self) -> int:
+        return self.activations.bits if self.scheme is None else _SCHEMES[self.scheme][1]
 
     def _merged(self, override: WeightOverride) -> WeightSettings:
         given = override.model_fields_set - {"targets", "compute"}
@@ -305,13 +327,16 @@ def _write(model: Model, fulfilled: Fulfilled, plan: StaticPlan, grids: dict[str
     name, layer, bytes_before = weight.name, weight.layer, weight.nbytes
     error = relative_error(weight.matrix(), fulfilled.rounded())
     if in_float is None:
+        bits = grids[plan.read_by(weight)].high.bit_length()
+        read = "uint8 activations" if bits == _BITS_OF_KERNELS else f"activations of {bits} bits"
         insert_layer(model, plan, weight, coded, grids)
     else:
+        read = f"{_IN_FLOAT}{in_float}"
         insert_storage(model.ir, weight, coded)
     return Change(
         name,
         layer,
-        f"{order.scheme}; " + ("uint8 activations" if in_float is None else f"{_IN_FLOAT}{in_float}"),
+        f"{order.scheme}; {read}",
         error,
         bytes_before,
         coded.nbytes,

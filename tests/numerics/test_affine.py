@@ -35,6 +35,13 @@ def test_asymmetric_rounding_inside_the_range_is_off_by_at_most_one_step(low: fl
     assert np.median(error) <= HALF * step
 
 
+def test_fewer_bits_are_fewer_levels_from_zero_on() -> None:
+    grid = asymmetric_grid(-1.0, 2.0, 4)
+    codes = grid.quantize(np.linspace(-5, 5, 1001, dtype=np.float32))
+    assert np.array_equal(np.unique(codes), np.arange(16))
+    assert (grid.scale, grid.zero_point) == (pytest.approx(3 / 15), 5)
+
+
 def test_asymmetric_rounding_between_the_ends_of_the_grid_is_off_by_at_most_half_a_step() -> None:
     grid = asymmetric_grid(-1.3, 2.9)
     ends = (np.array([0, 255]) - float(grid.zero_point)) * float(grid.scale)

@@ -316,6 +316,36 @@ def test_second_order_makes_less_noise_than_nearest(tmp_path: Path) -> None:
     assert noise["second_order"] < 0.8 * noise["nearest"]
 
 
+def test_inner_activations_of_four_bits_keep_to_sixteen_levels_in_the_same_kernels(tmp_path: Path) -> None:
+    report = passed(tmp_path, STATIC | {"scheme": "w4a4"}, data=_calibrate(tmp_path), verify=UNBOUND)
+    assert isinstance(result := report["result"], dict)
+    assert result["kernels"] == {"Conv": [2, 2], "MatMul": [1, 1]}
+    details = {name: str(entry["detail"]).rpartition("; ")[2] for name, entry in entries(report, "changes").items()}
+    assert details == {"stem": "uint8 activations", **dict.fromkeys(("body", "head"), "activations of 4 bits")}
+    model = onnx.load(tmp_path / "out.onnx")
+    made_by = {name: node for node in model.graph.node for name in node.output}
+    written = Written(tmp_path / "out.onnx")
+    codes = {layer: written.dequantized(layer, 0)[0] for layer in LAYERS}
+    for name in codes.values():
+        model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.UINT8, None))
+    onnx.save(model, tmp_path / "looked_into.onnx")
+    *_, stem, body, head = tiny.execute(tmp_path / "looked_into.onnx", {"x": 3 * tiny.normal(8, 3, 8, 8, seed=6)})
+    assert made_by[codes["stem"]].op_type == "QuantizeLinear"
+    assert stem.max() > 15
+    assert body.max() <= head.max() == 15
+
+
+def test_ranges_are_those_that_lose_least_at_sixteen_levels(tmp_path: Path) -> None:
+    spans = {}
+    for bits in (8, 4):
+        (folder := tmp_path / str(bits)).mkdir()
+        step = STATIC | {"activations": {"bits": bits}}
+        passed(folder, step, data=_calibrate(folder), verify=UNBOUND)
+        _, scale, _ = Written(folder / "out.onnx").dequantized("body", 0)
+        spans[bits] = float(scale) * (2**bits - 1)
+    assert spans[4] < 0.95 * spans[8]
+
+
 @pytest.mark.parametrize("scheme", ["w3a8", "binary"])
 def test_a_scheme_is_short_for_bits(scheme: str, tmp_path: Path) -> None:
     details = []
@@ -350,7 +380,12 @@ def test_the_first_override_that_selects_a_layer_counts_and_the_rest_is_as_for_a
 
 WRONG: dict[str, tuple[Values, tuple[str, ...]]] = {
     "two widths": ({"scheme": "w4a8", "weights": {"bits": 4}}, ("scheme or weights.bits, not both",)),
-    "a scheme there is none of": ({"scheme": "w4a4"}, ("scheme", "w4a4")),
+    "a scheme there is none of": ({"scheme": "w4a2"}, ("scheme", "w4a2")),
+    "two widths of activations": (
+        {"scheme": "w8a8", "activations": {"bits": 4}},
+        ("scheme or activations.bits, not both",),
+    ),
+    "activations of 2 bits": ({"activations": {"bits": 2}}, ("activations.bits", "8 or 4")),
     "one step in 4 bits": ({"scheme": "w4a8", "weights": {"granularity": "per_tensor"}}, ("per_tensor", "per_channel")),
     "one step in second order": (
         {"weights": {"granularity": "per_tensor", "rounding": "second_order"}},

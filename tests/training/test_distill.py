@@ -111,7 +111,7 @@ def _codes(model: Model) -> list[Array]:
     return found
 
 
-@pytest.mark.parametrize("scheme", ["w8a8", "w4a8", "w3a8", "w2a8", "ternary", "binary"])
+@pytest.mark.parametrize("scheme", ["w8a8", "w4a8", "w4a4", "w3a8", "w2a8", "ternary", "binary"])
 def test_codes_are_learned_and_packed_as_they_were(tmp_path: Path, scheme: str) -> None:
     model, context = _lossy(tmp_path, QuantizeStatic.model_validate({"type": "quantize_static", "scheme": scheme}))
     before, size = _drift(model, context), model.save(tmp_path / "before.onnx")
@@ -121,7 +121,7 @@ def test_codes_are_learned_and_packed_as_they_were(tmp_path: Path, scheme: str) 
     onnx.checker.check_model(str(tmp_path / "after.onnx"), full_check=True)
 
 
-@pytest.mark.parametrize("scheme", ["w8a8", "w2a8", "binary"])
+@pytest.mark.parametrize("scheme", ["w8a8", "w4a4", "w2a8", "binary"])
 def test_what_onnx_runtime_says_is_what_was_trained_to_one_step_of_eight_bits(tmp_path: Path, scheme: str) -> None:
     model, context = _lossy(tmp_path, QuantizeStatic.model_validate({"type": "quantize_static", "scheme": scheme}))
     assert context.training is not None
