@@ -52,7 +52,8 @@ def widths_of_least_loss(
         raise PassError(_unreachable(limit / whole, least / whole))
     asked, enough = wanted, sum(reach)
     for _ in range(_TRIALS):
-        choice = least_loss(candidates, max(sum(reach) - asked, 1e-9))
+        room = sum(reach) - asked
+        choice = least_loss(candidates, room) if room > _BEYOND * sum(reach) else None
         widths = [p.widths[i] for p, i in zip(prospects, choice, strict=True)] if choice else narrowest
         reached = cost(dropped_units(prospects, widths))
         step = asked + reached - limit

@@ -18,6 +18,9 @@ from compressor.numerics.elimination import Elimination, Reader, eliminate
 _BYTES_AT_ONCE = 1 << 30
 """Of second moments and their inverses held at the same time."""
 
+_WORST = 1e9
+"""Drift of outputs that are no numbers any more."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prospect:
@@ -46,20 +49,27 @@ class Prospect:
         return self.elimination.errors[[self.group.width - width for width in self.widths]]
 
     def losses(self, drift: float) -> Doubles:
-        """Drift of the model's outputs at every width, when this was measured at the probe."""
+        """Drift of the model's outputs at every width, when this was measured at the probe; never infinite."""
         errors = self.errors()
         probed = float(errors[self.widths.index(self.probe)])
-        return errors * (drift / probed if probed > 0 else 0.0)
+        return errors * (min(drift, _WORST) / probed if probed > 0 else 0.0)
 
 
-def narrowed(model: Model, channels: Channels, prospect: Prospect) -> Model:
-    """A copy in which a group counts for no more than it would at the probed width, its readers making up for it."""
+def narrowed(model: Model, channels: Channels, prospect: Prospect, cut: bool = False) -> Model:
+    """A copy in which a group counts for no more than it would at the probed width, its readers making up for it.
+
+    Args:
+        model: whose group it is.
+        channels: of the model.
+        prospect: the group.
+        cut: take the channels out, though setting them to zero is quicker.
+    """
     trial, dropped = model.copy(), prospect.dropped(prospect.probe)
     for weight in trial.weights():
         made_up = prospect.probed.get(weight.value.name or "")
         if made_up is not None:
             weight.store(made_up)
-    if prospect.group.relaxed:
+    if cut or prospect.group.relaxed:
         Channels.of(trial, channels.shapes).drop(dropped)
     else:
         channels.mask(trial, dropped)

@@ -70,7 +70,12 @@ def within_time(wanted: float, within: Callable[[float], T], timed: Callable[[T]
     best: T | None = None
     tried: list[tuple[float, float]] = []
     for _ in range(_TRIALS):
-        choice = within(share)
+        try:
+            choice = within(share)
+        except PassError:
+            if not tried:
+                raise
+            break  # nothing narrower is to be had
         tried.append((share, timed(choice)))
         if reached < tried[-1][1] <= wanted:
             best, reached = choice, tried[-1][1]

@@ -28,6 +28,11 @@ class Block:
     weights: tuple[Weight, ...]
 
     @property
+    def key(self) -> str:
+        """Which it is, as long as its addition is there: one may begin with the same layer as another inside of it."""
+        return self.sum.name or ""
+
+    @property
     def name(self) -> str:
         """Of its first layer."""
         return self.weights[0].name
@@ -55,17 +60,17 @@ def find_blocks(model: Model, shapes: Shapes) -> Iterator[Block]:
                 yield Block(node, shortcut, found)
 
 
-def remove_block(model: Model, name: str, shapes: Shapes) -> None:
+def remove_block(model: Model, key: str, shapes: Shapes) -> None:
     """Let what follows a block read its shortcut.
 
     Raises:
-        ValueError: there is no block of this name.
+        ValueError: there is no such block.
     """
     from onnx_ir.passes import common  # slow to import
 
-    block = next((block for block in find_blocks(model, shapes) if block.name == name), None)
+    block = next((block for block in find_blocks(model, shapes) if block.key == key), None)
     if block is None:
-        raise ValueError(f"{name}: no such block")
+        raise ValueError(f"{key}: no such block")
     bypass(block.sum, block.shortcut)
     common.RemoveUnusedNodesPass()(model.ir)
 

@@ -224,11 +224,14 @@ def _check_external(tensor: ir.ExternalTensor, path: Path, base: Path) -> None:
 
 
 def _raise_opset(model: ir.Model, path: Path) -> None:
+    from onnx_ir.passes import common
     from onnxscript import version_converter  # slow to import
 
     before = model.graph.opset_imports[""]
     if before < _OPSET_OF_HARDMAX and any(n.op_type == "Hardmax" for g in model.graphs() for n in g):
         raise ModelError(_not_raised(path, before, f"Hardmax flattens its input before opset {_OPSET_OF_HARDMAX}"))
+    if any(n.op_type == "GroupNormalization" for g in model.graphs() for n in g):
+        common.ShapeInferencePass()(model)  # else scale and bias stay one number per group
     try:
         version_converter.convert_version(model, WORKING_OPSET, fallback=True)
     except (ValueError, RuntimeError, TypeError, ir.passes.PassError) as error:

@@ -71,7 +71,7 @@ class _Table:
         best = np.zeros(UNITS + 1)
         picks, costs = [], []
         for weight in weights:
-            units = np.ceil(weight.sizes * (UNITS / size) - 1e-9).astype(np.int64)
+            units = np.minimum(np.ceil(weight.sizes * (UNITS / size) - 1e-9), UNITS + 1).astype(np.int64)
             tried = np.full((len(units), UNITS + 1), np.inf)
             for row, cost, loss in zip(tried, units, weight.losses, strict=True):
                 if cost <= UNITS:

@@ -14,7 +14,7 @@ import numpy as np
 
 from compressor.numerics.affine import Doubles, Floats
 from compressor.numerics.second_order import compensate, damped_moments, inverse_factor
-from compressor.numerics.sparsity import Mask, NOfM, Pattern, Unstructured, keep_largest
+from compressor.numerics.sparsity import Blocks, Mask, NOfM, Pattern, Unstructured, keep_largest
 
 _AT_ONCE = 128
 """Inputs whose mask is chosen together, where the pattern does not say."""
@@ -29,14 +29,15 @@ def second_order(weights: Floats, moments: Doubles, zeros: Pattern) -> Floats:
     Args:
         weights: (groups, rows, inputs).
         moments: H, (groups, inputs, inputs).
-        zeros: which weights go; a share of them holds in every 128 inputs.
+        zeros: which weights go; a share of them holds in every 128 inputs, or as many as whole blocks take.
     """
     damped, live = damped_moments(moments)
     columns = np.where(live[..., None], weights.swapaxes(1, 2), 0).astype(np.float64)
     upper = inverse_factor(damped)
     diagonal = np.einsum("gii->gi", upper)
     mask = np.ones(columns.shape, np.bool_)
-    together = zeros.m if isinstance(zeros, NOfM) else _AT_ONCE
+    width = zeros.m if isinstance(zeros, NOfM) else zeros.columns if isinstance(zeros, Blocks) else 1
+    together = width if isinstance(zeros, NOfM) else max(_AT_ONCE // width, 1) * width
 
     def settle(j: int) -> Doubles:
         if j % together == 0:

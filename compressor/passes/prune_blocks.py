@@ -19,7 +19,7 @@ from compressor.graph.blocks import Block, Shapes, find_blocks, remove_block
 from compressor.graph.model import Model
 from compressor.graph.select import Selectors
 from compressor.passes.base import Context, Pass
-from compressor.report import Change, Finding, Skip
+from compressor.report import Change, Finding, Note, Skip
 from compressor.runtime.shapes import observe_shapes
 
 
@@ -48,52 +48,54 @@ class PruneBlocks(Pass):
         """Always."""
         return True
 
-    def apply(self, model: Model, context: Context) -> Iterator[Finding]:
+    def apply(self, model: Model, context: Context) -> Iterator[Finding | Note]:
         """Try every block, and remove those that are missed least."""
         if context.calibration is None:
             raise PassError("needs data.calibration, to measure what the outputs miss")
         shapes = observe_shapes(model, context.feeds(), context.scratch)
-        found = {block.name: block for block in find_blocks(model, shapes) if self._selected(block)}
+        found = {block.key: block for block in find_blocks(model, shapes) if self._selected(block)}
         if not found:
             return
         judge = Judge(context.reference, held_out(context.calibration)[1], context.scratch, context.threads)
         alone = {
-            name: judge.drift(_without(model, name, shapes))
-            for name in context.progress.track(found, "blocks", len(found))
+            key: judge.drift(_without(model, key, shapes))
+            for key in context.progress.track(found, "blocks", len(found))
         }
-        before, layers = model.copy(), {name: len(block.weights) for name, block in found.items()}
+        before, names = model.copy(), {key: block.name for key, block in found.items()}
         removed = self._remove(model, dict(alone), judge, shapes)
         if self.repair and removed:
             list(repair(model, before, fits(model, {}, shapes), context))
-        for name in alone:
-            if name in removed:
-                detail = f"removed with {layers[name]} layers; until then the outputs drift by {removed[name]:.3g}"
-                yield Change(name, "block", detail)
+        for key, name in names.items():
+            if key in removed:
+                yield Change(name, "block", removed[key])
             else:
                 yield Skip(name, "block", "the outputs miss others less")
+        if len(removed) < (self.blocks or 0):
+            yield Note(f"{self.type}: {len(removed)} of {self.blocks} blocks are removed: the model has no more")
 
-    def _remove(self, model: Model, missed: dict[str, float], judge: Judge, shapes: Shapes) -> dict[str, float]:
+    def _remove(self, model: Model, missed: dict[str, float], judge: Judge, shapes: Shapes) -> dict[str, str]:
         """Take blocks out, each time the one that is missed least beside those that are gone.
 
         Args:
-            missed: name -> drift of the outputs without that block; with others gone it is rarely less, so
+            missed: key -> drift of the outputs without that block; with others gone it is rarely less, so
                 that only those that may be next are measured again.
 
         Returns:
-            The blocks in the order in which they went -> drift from then on.
+            The blocks in the order in which they went -> what went, and the drift from then on.
         """
-        removed: dict[str, float] = {}
+        removed: dict[str, str] = {}
         measured = set(missed)
         while missed and (self.blocks is None or len(removed) < self.blocks):
-            there = {block.name for block in find_blocks(model, shapes)}
-            missed = {name: drift for name, drift in missed.items() if name in there}
-            while missed and (name := min(missed, key=lambda name: missed[name])) not in measured:
-                missed[name] = judge.drift(_without(model, name, shapes))
-                measured.add(name)
-            if not missed or (self.drift is not None and missed[name] > self.drift):
+            there = {block.key: block for block in find_blocks(model, shapes)}
+            missed = {key: drift for key, drift in missed.items() if key in there}
+            while missed and (key := min(missed, key=lambda key: missed[key])) not in measured:
+                missed[key] = judge.drift(_without(model, key, shapes))
+                measured.add(key)
+            if not missed or (self.drift is not None and missed[key] > self.drift):
                 break
-            remove_block(model, name, shapes)
-            removed[name] = missed.pop(name)
+            layers = len(there[key].weights)
+            remove_block(model, key, shapes)
+            removed[key] = f"removed with {layers} layers; until then the outputs drift by {missed.pop(key):.3g}"
             measured = set()
         return removed
 
@@ -103,8 +105,8 @@ class PruneBlocks(Pass):
         return wanted and all(Selectors((), self.ignore).match(*layer) for layer in layers)
 
 
-def _without(model: Model, name: str, shapes: Shapes) -> Model:
+def _without(model: Model, key: str, shapes: Shapes) -> Model:
     """A copy without a block."""
     trial = model.copy()
-    remove_block(trial, name, shapes)
+    remove_block(trial, key, shapes)
     return trial

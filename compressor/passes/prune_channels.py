@@ -146,7 +146,8 @@ class PruneChannels(Pass):
         multiple = self._multiple(group)
         least = max(math.ceil(self.min_width * group.width), multiple)
         narrower = range((group.width - 1) // multiple * multiple, least - 1, -multiple)
-        return [group.width, *narrower[:: -(-len(narrower) // _MOST_WIDTHS) or 1]]
+        thinned = narrower[::-1][:: -(-len(narrower) // _MOST_WIDTHS) or 1][::-1]
+        return [group.width, *thinned]
 
     def _prune(
         self, model: Model, channels: Channels, groups: Sequence[tuple[ChannelGroup, list[int]]], context: Context
@@ -177,6 +178,8 @@ class PruneChannels(Pass):
         untouched = judge.drift(model) if self.scope == "global" else 0.0
         for prospect in self._found(model, channels, groups, learn, context):
             drift = judge.drift(narrowed(model, channels, prospect)) if self.scope == "global" else 0.0
+            if not math.isfinite(drift):  # somewhere zeros are divided by, or their logarithm is taken
+                drift = judge.drift(narrowed(model, channels, prospect, cut=True))
             prospects.append(replace(prospect, probed={}))
             losses.append(prospect.losses(max(drift - untouched, 0.0)))
         return prospects, losses

@@ -4,6 +4,7 @@ Han et al. 2015, "Learning both Weights and Connections for Efficient Neural Net
 has no sparse kernels: zeros make nothing faster, and a dense file no smaller until it is compressed.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
@@ -48,9 +49,14 @@ class PruneMagnitude(SparsePass):
         chosen, skips = self.sorted_out(model)
         yield from skips
         threshold = self._common_threshold(chosen)
+        ties = self._ties(chosen, threshold)
         for weight in chosen:
             before = weight.matrix()
             after = self._pruned(before, threshold)
+            if ties:
+                equal = np.flatnonzero(np.abs(after) == threshold)[:ties]
+                after.flat[equal] = 0
+                ties -= len(equal)
             zeros = 1 - np.count_nonzero(after) / max(after.size, 1)
             if np.array_equal(before, after):
                 yield Skip(weight.name, weight.layer, "nothing below the threshold that is not zero already")
@@ -67,6 +73,14 @@ class PruneMagnitude(SparsePass):
             return self.threshold
         sparsity = 0.5 if self.sparsity is None else self.sparsity
         return magnitude_threshold(lambda: (w.matrix() for w in weights), sparsity)
+
+    def _ties(self, weights: list[Weight], threshold: float | None) -> int:
+        """How many of those that are exactly at the common magnitude have to go too."""
+        if self.scope == "layer" or threshold is None or not math.isfinite(threshold):
+            return 0
+        size = sum(weight.matrix().size for weight in weights)
+        below = sum(int(np.count_nonzero(np.abs(weight.matrix()) < threshold)) for weight in weights)
+        return max(round((0.5 if self.sparsity is None else self.sparsity) * size) - below, 0)
 
     def _pruned(self, matrix: Floats, threshold: float | None) -> Floats:
         """`matrix` without what is below `threshold`, else without what is smallest."""

@@ -14,6 +14,10 @@ from tests.models import floats, graph, load, outputs, run
 Shapes = dict[str, tuple[int, ...]]
 
 
+def _key(model: Model, shapes: Shapes, name: str) -> str:
+    return next(block.key for block in find_blocks(model, shapes) if block.name == name)
+
+
 def _loaded(folder: Path, body: str, sizes: dict[str, tuple[int, ...]]) -> tuple[Model, Shapes, np.ndarray]:  # type: ignore[type-arg]
     rng = np.random.default_rng(0)
     arrays = {name: floats(rng, *shape) for name, shape in sizes.items()}
@@ -54,11 +58,24 @@ def test_the_blocks_are_these(tmp_path: Path, name: str) -> None:
 def test_without_a_block_its_input_takes_its_place(tmp_path: Path) -> None:
     model, shapes, x = _loaded(tmp_path, TWO, SQUARE)
     arrays = {w.value.name: w.matrix().T for w in model.weights()}
-    remove_block(model, "one", shapes)
+    remove_block(model, _key(model, shapes, "one"), shapes)
     expected = np.maximum(x + x @ arrays["w3"], 0)
     np.testing.assert_allclose(outputs(model, {"x": x}, tmp_path)["y"], expected, rtol=1e-5, atol=1e-5)
     onnx.checker.check_model(str(tmp_path / "written.onnx"), full_check=True)
     assert [weight.name for weight in model.weights()] == ["three"]
+
+
+def test_blocks_that_begin_with_the_same_layer_are_told_apart(tmp_path: Path) -> None:
+    body = """[zero] h = MatMul(x, w1)  r = Relu(h)  [one] a = MatMul(r, w2)  i = Add(r, a)  [two] b = MatMul(i, w3)
+    o = Add(r, b)  y = Relu(o)"""
+    model, shapes, _ = _loaded(tmp_path, body, SQUARE)
+    inner, outer = find_blocks(model, shapes)
+    assert (inner.name, len(inner.weights)) == (outer.name, len(outer.weights) - 1) == ("one", 1)
+    remove_block(model, inner.key, shapes)
+    (left,) = find_blocks(model, shapes)
+    assert left.key == outer.key
+    remove_block(model, outer.key, shapes)
+    assert [weight.name for weight in model.weights()] == ["zero"]
 
 
 def test_a_mask_from_elsewhere_does_not_matter(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -70,7 +87,7 @@ def test_a_mask_from_elsewhere_does_not_matter(tmp_path: Path, rng: np.random.Ge
     model = load(proto, tmp_path)
     shapes = observe_shapes(model, feeds, tmp_path)
     assert [block.name for block in find_blocks(model, shapes)] == ["one", "two"]
-    remove_block(model, "two", shapes)
+    remove_block(model, _key(model, shapes, "two"), shapes)
     assert outputs(model, feeds, tmp_path)["y"].shape == run(proto, feeds)["y"].shape
 
 

@@ -60,6 +60,11 @@ OLD = {
     "split evenly later": (13, "float[2,4] x => float[2,2] y, float[2,2] z", "y, z = Split<axis=1>(x)"),
     "grid sample": (16, "float[1,1,4,4] x => float[1,1,4,2] y", 'y = GridSample<mode="bilinear">(x, grid)'),
     "grid sample cubic": (16, "float[1,1,4,4] x => float[1,1,4,2] y", 'y = GridSample<mode="bicubic">(x, grid)'),
+    "group normalization of what is computed": (
+        18,
+        "float[2,4,3] x => float[2,4,3] y",
+        "some = Relu(x)  y = GroupNormalization<num_groups=2>(some, g2, h2)",
+    ),
     "group normalization": (18, "float[2,4,3] x => float[2,4,3] y", "y = GroupNormalization<num_groups=2>(x, g2, h2)"),
     "resize nearest": (10, "float[1,1,3,3] x => float[1,1,6,6] y", 'y = Resize<mode="nearest">(x, s)'),
     "resize nearest down": (10, "float[1,1,5,5] x => float[1,1,2,2] y", 'y = Resize<mode="nearest">(x, s05)'),

@@ -79,3 +79,9 @@ def test_a_model_without_blocks_is_refused(tmp_path: Path) -> None:
 def test_settings_that_make_no_sense_are_refused(tmp_path: Path, fields: Values) -> None:
     recipe = write_recipe(tmp_path, passes=[{"type": "prune_blocks", **fields}], data=DATA)
     refused(tmp_path, 2, "check", recipe, says=("passes.0", "blocks"))
+
+
+def test_fewer_blocks_than_asked_for_are_said(tmp_path: Path) -> None:
+    report = _run(tmp_path, blocks=5, repair=False)
+    assert set(entries(report, "changes")) == set(SIZES)
+    assert "prune_blocks: 3 of 5 blocks are removed: the model has no more" in report["notes"]

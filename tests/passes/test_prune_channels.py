@@ -146,6 +146,38 @@ def test_a_budget_out_of_reach_says_what_is_within(tmp_path: Path) -> None:
     refused(tmp_path, 4, "run", recipe, says=("passes.0", "1% of the cost", "min_width"))
 
 
+@pytest.mark.parametrize("body", ["e = Div(r, s)", "q = Mul(r, s)  e = Log(q)"])
+def test_a_channel_that_divides_does_not_confuse_the_budget(tmp_path: Path, body: str) -> None:
+    rng = np.random.default_rng(0)
+    text = f"""[one] a = Conv<pads=[1,1,1,1]>(x, w1, b1)  r = Softplus(a)  {body}
+    [two] c = Conv<pads=[1,1,1,1]>(e, w2)  d = Relu(c)  [three] y = Conv(d, w3)"""
+    arrays = {"w1": floats(rng, 16, 3, 3, 3) / 5, "b1": floats(rng, 16), "w2": floats(rng, 16, 16, 3, 3) / 12}
+    arrays |= {"w3": floats(rng, 2, 16, 1, 1), "s": rng.uniform(0.5, 2, (16, 1, 1)).astype(np.float32)}
+    write(graph("float[N,3,8,8] x => float[N,2,p,q] y", text, **arrays), tmp_path / "model.onnx")
+    np.savez(tmp_path / "x.npz", x=floats(rng, 128, 3, 8, 8))
+    report = passed(tmp_path, {"type": "prune_channels", "macs": 0.6, "round_to": 1}, data=DATA, verify=LOOSE)
+    assert 0.5 < _macs(report) <= 0.603
+
+
+def test_what_the_narrowest_widths_give_can_be_asked_for(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    body = "[one] a = Conv(x, w1)  r = Relu(a)  [two] y = Conv(r, w2)"
+    arrays = {"w1": floats(rng, 64, 3, 3, 3), "w2": floats(rng, 8, 64, 1, 1)}
+    write(graph("float[N,3,8,8] x => float[N,8,6,6] y", body, **arrays), tmp_path / "model.onnx")
+    step = {"type": "prune_channels", "macs": 0.125, "importance": "magnitude", "repair": False, "round_to": 8}
+    assert _macs(passed(tmp_path, step, data={"calibration": {"source": "random"}}, verify=LOOSE)) == 0.125
+
+
+def test_the_narrowest_width_is_offered_however_many_there_are(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    body = "[one] a = MatMul(x, w1)  r = Relu(a)  [two] y = MatMul(r, w2)"
+    arrays = {"w1": floats(rng, 4, 2048), "w2": floats(rng, 2048, 4)}
+    write(graph("float[N,4] x => float[N,4] y", body, **arrays), tmp_path / "model.onnx")
+    step = {"type": "prune_channels", "macs": 0.126, "importance": "magnitude", "repair": False}
+    report = passed(tmp_path, step, data={"calibration": {"source": "random"}}, verify=LOOSE)
+    assert _widths(report) == {"one": (2048, 256)}
+
+
 @pytest.mark.slow
 def test_a_latency_is_met_as_measured(tmp_path: Path) -> None:
     tiny.mlp(tmp_path / "model.onnx")

@@ -7,6 +7,7 @@ import pytest
 
 from tests.cli import tiny
 from tests.cli.calling import Values, refused, write_recipe
+from tests.models import floats, graph, write
 from tests.passes.findings import entries, passed
 
 WEIGHTS = {"first": "w1", "second": "w2"}
@@ -104,3 +105,14 @@ def test_settings_that_make_no_sense_are_refused(tmp_path: Path, fields: Values,
     tiny.mlp(tmp_path / "model.onnx")
     recipe = write_recipe(tmp_path, passes=[{"type": "prune_magnitude", **fields}])
     refused(tmp_path, 2, "check", recipe, says=("passes.0", says))
+
+
+def test_of_weights_at_the_common_magnitude_as_many_go_as_are_asked_for(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    arrays = {name: np.rint(2 * floats(rng, 16, 16)) / 2 for name in ("w1", "w2")}
+    body = "[one] a = MatMul(x, w1)  [two] y = MatMul(a, w2)"
+    write(graph("float[N,16] x => float[N,16] y", body, **arrays), tmp_path / "model.onnx")
+    step = {"type": "prune_magnitude", "sparsity": 0.5, "scope": "global"}
+    passed(tmp_path, step, verify={"cosine": -1})
+    after = tiny.arrays_of(tmp_path / "out.onnx")
+    assert sum(np.count_nonzero(after[name] == 0) for name in arrays) == 256

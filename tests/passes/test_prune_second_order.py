@@ -116,3 +116,14 @@ def test_blocks_go_as_a_whole(tmp_path: Path) -> None:
     zero = tiny.arrays_of(tmp_path / "out.onnx")["w1"] == 0
     blocks = zero.reshape(4, 4, 6, 2).swapaxes(1, 2).reshape(24, 8)
     assert sorted(blocks.sum(axis=1).tolist()) == [0] * 12 + [8] * 12
+
+
+@pytest.mark.parametrize("kind", ["prune_magnitude", "prune_second_order"])
+def test_blocks_begin_at_multiples_of_their_size_however_long_the_rows_are(tmp_path: Path, kind: str) -> None:
+    rng = np.random.default_rng(0)
+    proto = graph("float[N,192] x => float[N,8] y", "[one] y = MatMul(x, w1)", w1=floats(rng, 192, 8))
+    write(proto, tmp_path / "model.onnx")
+    np.savez(tmp_path / "x.npz", x=floats(rng, 256, 192))
+    passed(tmp_path, {"type": kind, "sparsity": 0.5, "block": [1, 48]}, data=DATA, verify=LOOSE)
+    zeros = (tiny.arrays_of(tmp_path / "out.onnx")["w1"] == 0).T.reshape(8, 4, 48).sum(axis=2)
+    assert set(zeros.ravel().tolist()) == {0, 48}

@@ -41,6 +41,7 @@ class Coupling:
         tags: of all entries of all axes.
         rewrites: what else changes when channels go: attributes, and numbers in constants.
         relaxed: nodes that take a mean or a sum over an axis, with its labels: it will be over what is left.
+        parts: stretches of axes that became axes of their own: something must be left of each.
     """
 
     def __init__(self, model: Model, shapes: Shapes) -> None:
@@ -48,6 +49,7 @@ class Coupling:
         self.tags = Tags()
         self.rewrites: list[Callable[[Alive], None]] = []
         self.relaxed: list[tuple[ir.Node, Labels]] = []
+        self.parts: list[Labels] = []
         self._axes: dict[ir.Value, list[Axis]] = {}
 
     def sizes(self, value: ir.Value) -> tuple[int, ...] | None:

@@ -135,7 +135,7 @@ class Channels:
         values = {value.name: value for value in copy.ir.graph.initializers.values()}
         for value, axes in self._coupling.constants():
             tensor = value.const_value
-            if tensor is None or not tensor.dtype.is_floating_point() or _is_variance(value):
+            if tensor is None or not tensor.dtype.is_floating_point() or _divides(value):
                 continue
             masks = [None if a.labels is None else self._coupling.tags.alive(a.labels, units) for a in axes]
             if all(mask is None or mask.all() for mask in masks):
@@ -163,16 +163,21 @@ class Channels:
         self._coupling.cut(sorted(gone))
 
 
-def _is_variance(value: ir.Value) -> bool:
-    return any(node.op_type == "BatchNormalization" and idx == 4 for node, idx in value.uses())
+_DIVISORS = {("BatchNormalization", 4), ("Div", 1), ("Log", 0), ("Reciprocal", 0)}
+"""Inputs that are not to be zero."""
+
+
+def _divides(value: ir.Value) -> bool:
+    return any((node.op_type, idx) in _DIVISORS for node, idx in value.uses())
 
 
 def _groups(c: Coupling) -> Iterator[ChannelGroup]:
     weights = {weight.value: weight for weight in find_weights(c.model.ir)}
-    atoms = _atoms(c)
+    atoms, parts = _atoms(c), _parts(c)
     members: dict[tuple[object, ...], list[int]] = {}
     for atom, found in atoms.items():
-        key = (c.tags.family(atom), c.tags.why_frozen(atom) is None, *((item.value, item.axis) for item in found))
+        places = ((item.value, item.axis) for item in found)
+        key = (c.tags.family(atom), c.tags.why_frozen(atom) is None, tuple(parts.get(atom, ())), *places)
         members.setdefault(key, []).append(atom)
     order = {value: number for number, value in enumerate(weights)}
     taken: set[str] = set()
@@ -184,6 +189,16 @@ def _groups(c: Coupling) -> Iterator[ChannelGroup]:
     groups = [group for group in made if group is not None]
     for group in sorted(groups, key=lambda g: (order[g.places[0].weight.value], g.kind)):
         yield _named(group, taken)
+
+
+def _parts(c: Coupling) -> dict[int, list[int]]:
+    """In which stretches of axes every atom is."""
+    found: dict[int, list[int]] = {}
+    for number, labels in enumerate(c.parts):
+        roots = np.unique(c.tags.find(labels)).tolist()
+        for atom in dict.fromkeys(atom for root in roots for atom in c.tags.atoms(root)):
+            found.setdefault(atom, []).append(number)
+    return found
 
 
 def _atoms(c: Coupling) -> dict[int, list[_Found]]:

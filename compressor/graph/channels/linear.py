@@ -7,15 +7,55 @@ import onnx_ir as ir
 
 from compressor.graph.channels.coupling import Alive, Axis, Coupling
 from compressor.graph.channels.tags import Labels
+from compressor.graph.edit import constant
 from compressor.graph.weights import attribute
+
+# fmt: off
+_ZERO_STAYS = (
+    "Abs", "Cast", "Celu", "Ceil", "Div", "Dropout", "Elu", "Erf", "Expand", "Flatten", "Floor", "Gather", "Gelu",
+    "HardSwish", "Identity", "LeakyRelu", "Mish", "Neg", "PRelu", "Relu", "Reshape", "Resize", "Round", "Selu",
+    "Shrink", "Sign", "Sin", "Sinh", "Slice", "Softsign", "Split", "Sqrt", "Squeeze", "Swish", "Tan", "Tanh", "Tile",
+    "ThresholdedRelu", "Transpose", "Unsqueeze",
+)
+"""Operators that make zero of zero in their first input."""
+
+_MADE = (
+    "BatchNormalization", "Conv", "ConvTranspose", "Gemm", "GroupNormalization", "InstanceNormalization",
+    "LayerNormalization", "MatMul", "RMSNormalization",
+)
+"""Operators whose constants say what is zero."""
+# fmt: on
 
 
 def matmul(c: Coupling, node: ir.Node) -> None:
     """(…, m, k) · (…, k, n): inner axes meet, outer ones pass, all others meet one to one."""
     a, b = (list(c.axes(value)) for value in node.inputs[:2] if value is not None)
     rows, columns = a[-2:-1], b[-1:] if len(b) > 1 else []
-    c.tie(a[-1], b[-2] if len(b) > 1 else b[0])
+    contract(c, node, c.tie(a[-1], b[-2] if len(b) > 1 else b[0]))
     c.set_axes(node.outputs[0], [*broadcast(c, a[:-2], b[:-2]), *rows, *columns])
+
+
+def contract(c: Coupling, node: ir.Node, axis: Axis) -> None:
+    """Note that a sum of products of activations is over what is left, where it is not zeros that are left out."""
+    factors = [value for value in node.inputs[:2] if value is not None]
+    if not any(value.is_initializer() or _stays_zero(value) for value in factors):
+        c.relax(node, [axis])
+
+
+def _stays_zero(value: ir.Value) -> bool:
+    """Whether a channel that is zero in all constants is zero in this activation too."""
+    node = value.producer()
+    if node is None:
+        array = constant(value)
+        return array is not None and (array.size > 1 or not array.any())
+    if node.op_type in _MADE:
+        return True
+    if node.op_type in ("Mul", "Where"):
+        return any(v is not None and _stays_zero(v) for v in node.inputs[-2:])
+    if node.op_type in ("Add", "Sub", "Concat", "Sum"):
+        return all(v is not None and _stays_zero(v) for v in node.inputs)
+    first = node.inputs[0] if node.inputs else None
+    return node.op_type in _ZERO_STAYS and first is not None and _stays_zero(first)
 
 
 def gemm(c: Coupling, node: ir.Node) -> None:
@@ -23,7 +63,7 @@ def gemm(c: Coupling, node: ir.Node) -> None:
     a, b = (list(c.axes(value)) for value in node.inputs[:2] if value is not None)
     rows, inner = reversed(a) if attribute(node, "transA", 0) else a
     other, columns = reversed(b) if attribute(node, "transB", 0) else b
-    c.tie(inner, other)
+    contract(c, node, c.tie(inner, other))
     out = [rows, columns]
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         out = broadcast(c, out, c.axes(node.inputs[2]))

@@ -108,6 +108,7 @@ def slice_(c: Coupling, node: ir.Node) -> None:
     bounds, before = node.inputs[1:], list(c.axes(_first(node)))
     sizes = c.sizes(node.outputs[0]) or ()
     starts, ends, axes, steps = (constant(bounds[i]) if len(bounds) > i else None for i in range(4))
+    stepped = len(bounds) > 3 and bounds[3] is not None
     count = (c.sizes(bounds[0]) or (0,))[0] if bounds and bounds[0] is not None else 0
     listed = range(count) if len(bounds) < 3 or bounds[2] is None else axes
     if listed is None:
@@ -115,7 +116,7 @@ def slice_(c: Coupling, node: ir.Node) -> None:
         return
     for position, number in enumerate(listed):
         axis = int(number) % len(before)
-        whole = steps is None or int(steps.reshape(-1)[position]) == 1
+        whole = not stepped or (steps is not None and int(steps.reshape(-1)[position]) == 1)
         known = starts is not None and ends is not None and whole
         stretch = (int(starts[position]), int(ends[position])) if starts is not None and ends is not None else None
         before[axis] = _sliced(c, node, before[axis], sizes[axis], position, stretch if known else None)
@@ -149,16 +150,20 @@ def gather(c: Coupling, node: ir.Node) -> None:
 def pad(c: Coupling, node: ir.Node) -> None:
     """Entries added in front of and behind those there are; how many follows."""
     before, amounts = list(c.axes(_first(node))), constant(node.inputs[1])
-    sizes = c.sizes(node.outputs[0]) or ()
+    sizes, why = c.sizes(node.outputs[0]) or (), f"Pad {node.name} adds to it"
     listed = constant(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] is not None else np.arange(len(before))
     mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "constant"
     after = [
-        axis if axis.size == size else Axis(size, None, axis.why) for axis, size in zip(before, sizes, strict=True)
+        axis if axis.size == size else Axis(size, None, axis.why or why)
+        for axis, size in zip(before, sizes, strict=True)
     ]
+    if amounts is None or listed is None:
+        c.freeze_all(node, f"Pad {node.name} adds as much as is computed")
+        return
     for axis in (a for a, b in zip(before, after, strict=True) if a is not b):
-        if amounts is None or listed is None or mode != "constant":
-            c.freeze(axis, f"Pad {node.name} adds to it")
-    if amounts is not None and listed is not None and mode == "constant":
+        if mode != "constant":
+            c.freeze(axis, why)
+    if mode == "constant":
         for position, number in enumerate(listed.reshape(-1).tolist()):
             ends = int(amounts[position]), int(amounts[position + len(listed)])
             after[number] = _padded(c, node, before[number], position, ends, len(listed))
@@ -167,9 +172,9 @@ def pad(c: Coupling, node: ir.Node) -> None:
 
 def tile(c: Coupling, node: ir.Node) -> None:
     """Axes repeated as a whole."""
-    sizes = c.sizes(node.outputs[0]) or ()
+    sizes, why = c.sizes(node.outputs[0]) or (), f"Tile {node.name} repeats one entry"
     after = [
-        Axis(size, None if axis.labels is None else np.tile(axis.labels, size // max(axis.size, 1)), axis.why)
+        Axis(size, None if axis.labels is None else np.tile(axis.labels, size // max(axis.size, 1)), axis.why or why)
         for axis, size in zip(c.axes(_first(node)), sizes, strict=True)
     ]
     c.set_axes(node.outputs[0], after)
@@ -259,6 +264,8 @@ def _part(c: Coupling, node: ir.Node, size: int, labels: Labels | None, why: str
         why = f"{node.op_type} {node.name} singles it out"
         c.tags.freeze(labels, why)
         labels = None
+    if labels is not None:
+        c.parts.append(labels)
     return Axis(size, labels, why)
 
 
@@ -266,7 +273,7 @@ def _padded(c: Coupling, node: ir.Node, axis: Axis, position: int, ends: tuple[i
     front, back = ends
     size = axis.size + front + back
     if axis.labels is None or not any(ends):
-        return Axis(size, axis.labels, axis.why)
+        return Axis(size, axis.labels, axis.why or f"Pad {node.name} adds to it")
     if min(ends) < 0:
         c.freeze(axis, f"Pad {node.name} cuts it")
         return Axis(size, None, f"Pad {node.name} cuts it")

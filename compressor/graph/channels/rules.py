@@ -81,6 +81,9 @@ def _across(c: Coupling, node: ir.Node) -> None:
     """Entries of one axis are compared or added up with one another: that axis is fixed."""
     axes = list(c.axes(_source(node)))
     at = constant(node.inputs[1]) if node.op_type == "CumSum" else None
+    if node.op_type == "CumSum" and at is None:
+        c.freeze_all(node, f"CumSum {node.name} works along an axis that is computed")
+        return
     axis = (1 if node.op_type == "LRN" else attribute(node, "axis", -1) if at is None else int(at)) % len(axes)
     axes[axis] = c.freeze(axes[axis], f"{node.op_type} {node.name} works across it")
     for output in node.outputs:
@@ -92,9 +95,12 @@ def _across(c: Coupling, node: ir.Node) -> None:
 
 
 def _spatial(c: Coupling, node: ir.Node) -> None:
-    """The first two axes go through, all others are positions."""
+    """The first two axes go through, all others are positions; what else is read are places in these."""
     axes = c.axes(_source(node))
     why = f"{node.op_type} {node.name} works across positions"
+    for value in node.inputs[1:]:
+        for axis in c.axes(value) if value is not None else ():
+            c.freeze(axis, why)
     for axis in axes[2:]:
         c.freeze(axis, why)
     for output in node.outputs:
@@ -169,9 +175,13 @@ def _einsum(c: Coupling, node: ir.Node) -> None:
         c.freeze_all(node, f"Einsum {node.name} is not understood")
         return
     met: dict[str, Axis] = {}
+    fixed = any(value is not None and value.is_initializer() for value in node.inputs)
     for term, value in zip(terms, node.inputs, strict=True):
         for letter, axis in zip(term, c.axes(value) if value is not None else (), strict=True):
             met[letter] = c.tie(met[letter], axis) if letter in met else axis
+    for letter, axis in met.items():
+        if letter not in right and not fixed:
+            linear.contract(c, node, axis)
     c.set_axes(node.outputs[0], [met[letter] for letter in right])
 
 

@@ -49,7 +49,7 @@ def source(c: Coupling, value: ir.Value | None, position: int) -> Number | Size 
     if value is None or node is None:
         return None
     if node.op_type == "Shape":
-        return Size(_read(node), position + _first(node))
+        return Size(_read(node), position + _first(c, node))
     step = _behind(c, node, position)
     return _computed(c, node, position) if step is None else source(c, node.inputs[step[0]], step[1])
 
@@ -113,23 +113,28 @@ def fix_known(c: Coupling) -> bool:
 def freeze_escaping(c: Coupling, node: ir.Node) -> None:
     """Freeze the axes whose sizes a Shape gives to something that does more with them than shape a tensor."""
     axes = c.axes(_read(node))
-    first = _first(node)
+    first = _first(c, node)
     for position in range((c.sizes(node.outputs[0]) or (0,))[0]):
         axis = axes[first + position]
         if axis.labels is not None:
-            reader = next(_escapes(c, node.outputs[0], position), None)
-            if reader is not None:
-                c.freeze(axis, f"{reader.op_type} {reader.name} computes with its size")
+            reason = next(_escapes(c, node.outputs[0], position), None)
+            if reason is not None:
+                c.freeze(axis, reason)
 
 
-def _escapes(c: Coupling, value: ir.Value, position: int) -> Iterator[ir.Node]:
-    """Nodes that make use of an entry of a vector in a way that is not understood."""
+def _escapes(c: Coupling, value: ir.Value, position: int) -> Iterator[str]:
+    """Ways to make use of an entry of a vector that are not understood."""
+    if value.is_graph_output():
+        yield f"its size is {value.name}, an output of the model"
     for node, idx in uses_of(value):
+        if node.graph is not c.model.ir.graph:
+            yield f"{node.op_type} {node.name} reads its size in a branch or loop"
+            continue
         if idx in _SIZE_INPUTS.get(node.op_type, ()):
             continue
         steps = [_behind(c, node, place) for place in range(_length(c, node.outputs[0]))]
         if None in steps or not steps:
-            yield node
+            yield f"{node.op_type} {node.name} computes with its size"
         for place, step in enumerate(steps):
             if step == (idx, position):
                 yield from _escapes(c, node.outputs[0], place)
@@ -176,9 +181,9 @@ def _behind(c: Coupling, node: ir.Node, position: int) -> tuple[int, int] | None
             starts, steps = constant(node.inputs[1]), constant(node.inputs[4]) if len(node.inputs) > 4 else np.ones(1)
             if starts is None or steps is None:
                 return None
-            begin, length = int(starts.reshape(-1)[0]), _length(c, node.inputs[0])
-            begin = max(begin + length, 0) if begin < 0 else begin
-            return 0, begin + position * int(steps.reshape(-1)[0])
+            begin, step = int(starts.reshape(-1)[0]), int(steps.reshape(-1)[0])
+            first, _, _ = slice(begin, None, step).indices(_length(c, node.inputs[0]))
+            return 0, first + position * step
     return None
 
 
@@ -203,8 +208,10 @@ def _read(node: ir.Node) -> ir.Value:
     return value
 
 
-def _first(node: ir.Node) -> int:
-    return attribute(node, "start", 0)
+def _first(c: Coupling, node: ir.Node) -> int:
+    """Axis whose size comes first in the result of a Shape."""
+    first, _, _ = slice(attribute(node, "start", 0), None).indices(len(c.sizes(_read(node)) or ()))
+    return first
 
 
 def _replaced(c: Coupling, reader: ir.Node, value: ir.Value, position: int, number: int) -> ir.Value:

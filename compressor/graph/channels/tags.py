@@ -65,7 +65,7 @@ class Tags:
     def freeze(self, labels: Labels, reason: str) -> None:
         """Let none of these ever go; the first reason counts."""
         for tag in np.unique(self.find(labels)).tolist():
-            self._frozen.setdefault(tag, reason)
+            self._frozen.setdefault(tag, reason or "fixed")
 
     def collapse(self, labels: Labels) -> None:
         """Tie all of these to one another."""

@@ -317,7 +317,107 @@ def _shared(rng: Rng) -> Case:
     return Case(_image(rng, body, wc=floats(rng, 6, 6, 3, 3)), _images(rng), (6,))
 
 
+def _one_repeated(body: str, integers: dict[str, list[int]], words: str) -> Callable[[Rng], Case]:
+    """What one entry was made into as many as there are channels: these must stay."""
+
+    def case(rng: Rng) -> Case:
+        arrays: dict[str, Array] = {name: np.array(values, np.int64) for name, values in integers.items()}
+        proto = _image(rng, f"{body}  b = Add(a, c)", one=floats(rng, 1, 1, 1, 1), **arrays)
+        return Case(proto, _images(rng), (), (words,))
+
+    return case
+
+
+def _size_as_output(rng: Rng) -> Case:
+    """How many channels there are is something that the model says."""
+    proto = graph(
+        "float[N,3,6,6] x => float[N,2,p,q] y, int64[1] s",
+        "[first] a = Conv(x, w1)  z = Shape(a)  s = Gather(z, i1)  r = Relu(a)  [last] y = Conv(r, w9)",
+        w1=floats(rng, 6, 3, 3, 3),
+        w9=floats(rng, 2, 6, 3, 3),
+        i1=np.array([1]),
+    )
+    return Case(proto, _images(rng), (), ("its size is s, an output of the model",))
+
+
+def _size_in_branch(rng: Rng) -> Case:
+    """How many channels there are is read inside a branch."""
+    proto = graph(
+        "float[N,3,6,6] x => float[N,2,p,q] y, float[1,1,1,1] t",
+        """[first] a = Conv(x, w1)  z = Shape(a)  n = Size(x)  yes = Greater(n, i1)
+        t = If(yes) <then_branch = one () => (float[1,1,1,1] u) { o = ConstantOfShape(z)  v = Cos(o)
+        u = ReduceSum(v) }, else_branch = two () => (float[1,1,1,1] u2) { u2 = ConstantOfShape(four) }>
+        r = Relu(a)  [last] y = Conv(r, w9)""",
+        w1=floats(rng, 6, 3, 3, 3),
+        w9=floats(rng, 2, 6, 3, 3),
+        i1=np.array(1),
+        four=np.ones(4, np.int64),
+    )
+    return Case(proto, _images(rng), (), ("reads its size in a branch",))
+
+
+def _steps_computed(rng: Rng) -> Case:
+    """A slice whose steps are an input of the model."""
+    proto = graph(
+        "float[N,3,6,6] x, int64[1] st => float[N,2,p,q] y",
+        "[first] a = Conv<pads=[1,1,1,1]>(x, w1)  b = Slice(a, zero, six, one, st)  [last] y = Conv(b, w9)",
+        w1=floats(rng, 6, 3, 3, 3),
+        w9=floats(rng, 2, 3, 3, 3),
+        zero=np.array([0]),
+        six=np.array([6]),
+        one=np.array([1]),
+    )
+    return Case(proto, _images(rng) | {"st": np.array([2])}, (), ("Slice",))
+
+
+def _sampled(rng: Rng) -> Case:
+    """Two channels that are places in an image, not channels."""
+    proto = graph(
+        "float[N,3,6,6] x => float[N,2,p,q] y",
+        """[first] a = Conv<pads=[1,1,1,1]>(x, w1)  [places] g = Conv<pads=[1,1,1,1]>(x, w2)
+        t = Transpose<perm=[0,2,3,1]>(g)  b = GridSample(a, t)  [last] y = Conv(b, w9)""",
+        w1=floats(rng, 6, 3, 3, 3),
+        w2=floats(rng, 2, 3, 3, 3) / 9,
+        w9=floats(rng, 2, 6, 3, 3),
+    )
+    return Case(proto, _images(rng), (6,), ("GridSample",))
+
+
+def _cumulative(rng: Rng) -> Case:
+    """Sums along an axis that is an input of the model."""
+    proto = graph(
+        "float[N,3,6,6] x, int64 at => float[N,2,p,q] y",
+        "[first] a = Conv<pads=[1,1,1,1]>(x, w1)  b = CumSum(a, at)  [last] y = Conv(b, w9)",
+        w1=floats(rng, 6, 3, 3, 3),
+        w9=floats(rng, 2, 6, 3, 3),
+    )
+    return Case(proto, _images(rng) | {"at": np.array(1)}, (), ("CumSum",))
+
+
+_LEAST = -(2**63)
+
 CASES: dict[str, Callable[[Rng], Case]] = {
+    "divided per channel": _through("b = Div(a, s)", s=(1, 6, 1, 1)),
+    "pieces of which one is only pooled": _with_integers(
+        "c, d = Split<axis=1>(a, parts)  e = MaxPool<kernel_shape=[1,1]>(c)  b = Concat<axis=1>(e, d)",
+        (2, 4),
+        6,
+        {"parts": [2, 4]},
+    ),
+    "one entry tiled": _one_repeated("c = Tile(one, times)", {"times": [1, 6, 1, 1]}, "Tile"),
+    "one entry padded": _one_repeated("c = Pad(one, more)", {"more": [0, 0, 0, 0, 0, 5, 0, 0]}, "Pad"),
+    "shape read backwards, twice": _with_integers(
+        "z = Shape(a)  u = Slice(z, far, low, i0, back)  v = Slice(u, far, low, i0, back)  b = Reshape(a, v)",
+        (6,),
+        6,
+        {"far": [2**63 - 1], "low": [_LEAST + 1], "i0": [0], "back": [-1]},
+    ),
+    "shape from far in front": _through("z = Shape<start=-10,end=10>(a)  b = Reshape(a, z)"),
+    "size as output": _size_as_output,
+    "size in a branch": _size_in_branch,
+    "sliced in computed steps": _steps_computed,
+    "sampled": _sampled,
+    "added up along a computed axis": _cumulative,
     "relu": _through("b = Relu(a)"),
     "clip": _through("lo = Constant<value_float=0.0>()  b = Clip(a, lo)"),
     "scaled per channel": _through("b = Mul(a, s)", s=(1, 6, 1, 1)),
@@ -346,7 +446,7 @@ CASES: dict[str, Callable[[Rng], Case]] = {
     "sliced": _with_integers("b = Slice(a, from, to, axis)", (2, 4), 4, {"from": [1], "to": [5], "axis": [1]}),
     "sliced from the end": _with_integers(
         "c = Slice(a, from, to, axis)  d = Slice(a, zero, from, axis)  b = Concat<axis=1>(c, d)",
-        (6,),
+        (2, 4),
         6,
         {"from": [-2], "to": [9223372036854775807], "axis": [1], "zero": [0]},
     ),

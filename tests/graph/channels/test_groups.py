@@ -12,7 +12,7 @@ from compressor.graph.channels import Channels, prepare
 from compressor.graph.model import Model
 from compressor.runtime.shapes import observe_shapes
 from tests.graph.channels.graphs import CASES, Case
-from tests.models import Array, load, outputs, run
+from tests.models import Array, floats, graph, load, outputs, run
 
 COMPUTED_ANEW = settings(
     max_examples=12,
@@ -87,3 +87,15 @@ def _same(expected: dict[str, Array], found: dict[str, Array]) -> None:
         assert wanted.shape == found[name].shape
         scale = float(np.abs(wanted).max()) + 1e-6
         np.testing.assert_allclose(found[name], wanted, rtol=0, atol=2e-5 * scale)
+
+
+@pytest.mark.parametrize(("activation", "noted"), [("Sigmoid", True), ("Exp", True), ("Relu", False), ("Tanh", False)])
+def test_sums_of_products_that_zeros_do_not_leave_out_are_noted(
+    tmp_path: Path, activation: str, noted: bool, rng: np.random.Generator
+) -> None:
+    body = f"""[q] q = MatMul(x, w1)  [k] k = MatMul(x, w2)  p = {activation}(q)  m = {activation}(k)
+    t = Transpose<perm=[0,2,1]>(m)  y = MatMul(p, t)"""
+    proto = graph("float[N,4,5] x => float[N,4,4] y", body, w1=floats(rng, 5, 6), w2=floats(rng, 5, 6))
+    model = load(proto, tmp_path)
+    (group,) = Channels.of(model, observe_shapes(model, {"x": floats(rng, 2, 4, 5)}, tmp_path)).groups
+    assert bool(group.relaxed) == noted
