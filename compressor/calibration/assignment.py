@@ -40,6 +40,9 @@ class Probe(Protocol):
 _TRIALS = 5
 """Measurements on the way to the drift that is allowed."""
 
+_LESS = 1e-6
+"""Share by which less is to be lost than a choice that was too much."""
+
 _CLOSE = 0.8
 """Share of the drift allowed that is near enough to it."""
 
@@ -146,13 +149,20 @@ def _within_drift(
     """The fewest bytes whose measured drift is within the limit; what is added up is scaled to what is measured."""
     predicted, best = limit, None
     for _ in range(_TRIALS):
-        orders = _picked(candidates, least_size(measured, predicted))
+        choice = least_size(measured, predicted)
+        orders = _picked(candidates, choice)
         reached = _drift_with(model, fulfil(model, orders, context), drift)
         if reached <= limit:
             best = orders
             if reached >= _CLOSE * limit:
                 break
         predicted *= limit / reached if reached > 0 else 2.0
+        if reached > limit:  # something else than this, which may be coarse
+            lost = sum(float(one.losses[i]) for one, i in zip(measured, choice, strict=True))
+            predicted = min(predicted, lost * (1 - _LESS))
+    if best is None:
+        most = [orders[0] for orders in candidates]
+        best = most if _drift_with(model, fulfil(model, most, context), drift) <= limit else None
     if best is None:
         raise PassError(
             f"a drift of {limit:g} is not reached even with the most bits; allow more, or name what to ignore"

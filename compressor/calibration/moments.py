@@ -18,6 +18,9 @@ from compressor.runtime.ort import Session
 ROWS = 65536
 """Rows per layer, about: those of a batch are thinned out evenly when there are more."""
 
+_LARGE = 1e15
+"""Of entries whose products float32 may not hold."""
+
 BYTES_AT_ONCE = 1 << 29
 """Of moments held at the same time; beyond it the model is executed once more for the next layers."""
 
@@ -71,6 +74,8 @@ def _collect(
         outputs = session.run(batch.feeds)
         for key in keys:
             rows = key.rows(outputs[VALUE + key.tensor].astype(np.float32, copy=False), -(-ROWS // batches))
+            if np.abs(rows).max(initial=0) > _LARGE:
+                rows = rows.astype(np.float64)
             moment = rows.swapaxes(1, 2) @ rows
             sums[key] = sums[key] + moment if key in sums else moment.astype(np.float64)
             counts[key] += rows.shape[1]

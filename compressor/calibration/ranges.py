@@ -1,7 +1,7 @@
 """The range of every activation over all batches."""
 
 from collections.abc import Mapping
-from math import isfinite
+from math import isfinite, nan
 from pathlib import Path
 
 import numpy as np
@@ -76,4 +76,5 @@ def _seen(name: str, outputs: Mapping[str, Array], samples: int) -> Seen:
     """What the observed model gave out of one tensor."""
     low, high = float(outputs[RANGE_LOW + name]), float(outputs[RANGE_HIGH + name])
     entries = outputs.get(ENTRIES + name, np.empty(0, np.float32))
+    low = low if np.isfinite(entries).all() else nan  # the extremes of ONNX Runtime may pass over it
     return Seen(low, high, samples, entries, int(outputs.get(STRIDE + name, np.ones(1)).item()))

@@ -15,6 +15,7 @@ from compressor.runtime.ort import Array, Session
 
 RANDOM_OUTPUT = "differs from run to run in the reference itself (random operators)"
 OTHER_SHAPE = "has another shape in the result"
+"""Where shapes depend on what is computed, as with boxes that were found."""
 
 
 def evaluate(
@@ -43,7 +44,7 @@ def evaluate(
                 score.update(outputs, labels, batch.samples)
             yield batch, *pair
 
-    fidelity = _fold(scored(), random_outputs(reference, data), f"{data.name}{seen}")
+    fidelity = _fold(scored(), reference, data, seen)
     if not scores or metric is None:
         return fidelity, None
     before, after = (score.result() for score in scores)
@@ -54,7 +55,7 @@ def compare_outputs(reference: Session, result: Session, data: Dataset, batches:
     """Fidelity on the first few batches."""
     few = islice(data.batches(), batches)
     stream = ((batch, *_both(reference, result, batch)) for batch in few)
-    return _fold(stream, random_outputs(reference, data), f"{data.name}{seen}")
+    return _fold(stream, reference, data, seen)
 
 
 def _both(reference: Session, result: Session, batch: Batch) -> tuple[Mapping[str, Array], Mapping[str, Array]]:
@@ -72,20 +73,40 @@ def _both(reference: Session, result: Session, batch: Batch) -> tuple[Mapping[st
 
 
 def _fold(
-    stream: Iterator[tuple[Batch, Mapping[str, Array], Mapping[str, Array]]], ignored: dict[str, str], data: str
+    stream: Iterator[tuple[Batch, Mapping[str, Array], Mapping[str, Array]]],
+    reference: Session,
+    data: Dataset,
+    seen: str,
 ) -> Fidelity:
+    ignored = random_outputs(reference, data)
     comparisons: dict[str, OutputComparison] = {}
     samples = 0
     for batch, expected, found in stream:
         samples += batch.samples
         for name in expected:
             if expected[name].shape != found[name].shape:
+                _refuse_contradiction(name, reference.declared[name], expected[name].shape, found[name].shape)
                 ignored.setdefault(name, OTHER_SHAPE)
             if name not in ignored:
                 comparison = comparisons.setdefault(name, OutputComparison(name))
                 comparison.update(expected[name], found[name], batch.samples)
     compared = tuple(c.result() for name, c in comparisons.items() if name not in ignored)
-    return Fidelity(samples, data, compared, ignored)
+    return Fidelity(samples, f"{data.name}{seen}", compared, ignored)
+
+
+def _refuse_contradiction(
+    name: str, declared: tuple[object, ...], expected: tuple[int, ...], found: tuple[int, ...]
+) -> None:
+    """A shape may depend on what is computed only where the model leaves it open.
+
+    Raises:
+        VerificationError: it has another number of axes, or another size where the model states one.
+    """
+    fixed = len(expected) == len(found) and all(
+        same == other or same != stated for same, other, stated in zip(expected, found, declared, strict=False)
+    )
+    if not fixed:
+        raise VerificationError(f"{name}: the result makes {list(found)} where the reference makes {list(expected)}")
 
 
 def random_outputs(reference: Session, data: Dataset) -> dict[str, str]:

@@ -126,6 +126,8 @@ def reading_refusal(weight: Weight) -> str | None:
         "the constant is the left factor of the product": any(use.idx != 1 for use in weight.uses),
         "its input is a constant": source is None or source.is_initializer(),
         "its weights are shared by layers with other inputs": not same,
+        "its weights are read by more than layers": weight.read_otherwise or weight.value.is_graph_output(),
+        "its weights are not finite": not np.isfinite(weight.matrix()).all(),
         f"a batch of matrices ({len(weight.shape)} axes)": weight.layer == "MatMul" and len(weight.shape) != 2,
         "Gemm with transA": attribute(node, "transA", 0) != 0,
     }

@@ -65,4 +65,5 @@ def _joined(node: ir.Node, parts: list[Composed]) -> Composed:
 
 def _reshaped(node: ir.Node, shape: ir.TensorProtocol) -> int:
     """Entries of what a shape, the last input, is given to; 0 where it does not say."""
-    return max(prod(shape.numpy().tolist()), 0) if node.domain == DOMAIN or node.op_type == "Reshape" else 0
+    shaped = node.op_type == "Reshape" or (node.domain == DOMAIN and node.op_type != "LookUp3")
+    return max(prod(shape.numpy().tolist()), 0) if shaped and len(shape.shape) == 1 else 0

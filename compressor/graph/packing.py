@@ -21,7 +21,6 @@ from compressor.numerics.packing import pack_bits, pack_ternary, unpack_bits, un
 
 DOMAIN = "compressor"
 
-_HEADER = f'<domain: "{DOMAIN}", opset_import: ["" : 21, "{DOMAIN}" : 1]>'
 
 _DIGITS = """(packed, shape) => (levels) {
         last = Constant <value = int64[1] {-1}> ()
@@ -221,7 +220,9 @@ def unpacked(bits: Bits, arrays: Sequence[NDArray[np.uint8]], count: int) -> NDA
 def define(model: ir.Model, function: str, text: str) -> None:
     """Give the model one of our functions, if it has it not yet; `text` is in the syntax of onnx.parser."""
     if (DOMAIN, function, "") not in model.functions:
-        proto = onnx.parser.parse_function(f"{_HEADER} {function} {text}")
+        opset = model.graph.opset_imports[""]
+        header = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}, "{DOMAIN}" : 1]>'
+        proto = onnx.parser.parse_function(f"{header} {function} {text}")
         model.functions[(DOMAIN, function, "")] = ir.from_proto(proto)
         model.graph.opset_imports[DOMAIN] = 1
 

@@ -6,9 +6,10 @@ import numpy as np
 import onnx_ir as ir
 
 from compressor.graph.composed import Composed, composed
+from compressor.graph.edit import constant
 from compressor.graph.model import Model
 from compressor.graph.recurrent import lstm_refusal
-from compressor.graph.weights import FLOATS, Use, Weight, attribute, layout_of, takes_weight
+from compressor.graph.weights import FLOATS, Use, Weight, attribute, layout_of, takes_weight, uses_of
 
 SLOW_CONVOLUTION = "ranged at run time a convolution is 6 to 10 times slower than in float; use quantize_static"
 
@@ -20,6 +21,7 @@ _NOT_STATIC = {
     **_RECURRENT,
 }
 _NOT_DYNAMIC = {"ConvTranspose": _NOT_STATIC["ConvTranspose"], **_RECURRENT}
+_NOT_FINITE = "its weights are not finite"
 LEAST_STORED = 256
 """Entries from which storing a weight in few bits saves bytes."""
 
@@ -53,7 +55,7 @@ def dynamic_refusal(weight: Weight) -> str | None:
     if reason or weight.layer == "Gather":
         axes = {attribute(use.node, "axis", 0) for use in weight.uses}
         return reason or ("a lookup along another axis than the first" if axes != {0} else None)
-    return _first(*map(_refused_use, weight.uses))
+    return _first(*map(_refused_use, weight.uses), *map(_refused_sum, weight.uses))
 
 
 def storage_refusal(weight: Weight) -> str | None:
@@ -64,7 +66,7 @@ def storage_refusal(weight: Weight) -> str | None:
         return f"only {weight.size} weights: what is needed to unpack them takes as many bytes"
     if len({layout_of(use, weight.shape) for use in weight.uses}) > 1:
         return "its weights are shared by layers that read them transposed to each other"
-    return None
+    return None if np.isfinite(weight.matrix()).all() else _NOT_FINITE
 
 
 def table_refusal(weight: Weight) -> str | None:
@@ -127,7 +129,7 @@ def _refused_weight(weight: Weight) -> str | None:
         return f"its weights are shared by {' and '.join(types)}"
     if len({layout_of(use, weight.shape) for use in weight.uses}) > 1:
         return "its weights are shared by layers that read them transposed to each other"
-    return None
+    return None if np.isfinite(weight.matrix()).all() else _NOT_FINITE
 
 
 def _refused_use(use: Use) -> str | None:
@@ -141,6 +143,29 @@ def _refused_use(use: Use) -> str | None:
     if node.op_type == "Gemm" and (attribute(node, "transA", 0) or not _plain_gemm(node)):
         return "Gemm with transA, alpha or beta"
     return _refused_bias(node.inputs[2] if len(node.inputs) > 2 else None)
+
+
+def _refused_sum(use: Use) -> str | None:
+    """Why a product may not become one of integers: ONNX Runtime merges it with an Add, even where that broadcasts."""
+    result = use.node.outputs[0]
+    readers = uses_of(result)
+    if use.node.op_type not in ("MatMul", "Gemm") or len(use.node.inputs) > 2 or len(readers) != 1:
+        return None
+    reader, idx = readers[0]
+    added = constant(reader.inputs[1 - idx]) if reader.op_type == "Add" else None
+    source = use.node.inputs[0]
+    shape = result.shape or (None if source is None else source.shape)
+    axes = 2 if shape is None else len(shape)
+    outputs = len(Weight(_read(use), (use,), False).matrix())
+    widened = added is not None and (added.ndim > axes or (added.ndim and added.shape[-1] not in (1, outputs)))
+    return "ONNX Runtime would merge it with an Add that gives it another shape" if widened else None
+
+
+def _read(use: Use) -> ir.Value:
+    value = use.node.inputs[use.idx]
+    if value is None:
+        raise ValueError(f"{use.node.name} reads nothing")
+    return value
 
 
 def _refused_bias(bias: ir.Value | None) -> str | None:

@@ -1,7 +1,7 @@
 """What is asked of the codes of a weight, and the codes that answer it."""
 
 from dataclasses import dataclass, replace
-from math import log
+from math import log, log2
 from typing import Literal
 
 import numpy as np
@@ -15,6 +15,9 @@ from compressor.numerics.rounding import nearest, second_order
 Granularity = Literal["per_tensor", "per_channel", "per_block"]
 Rounding = Literal["nearest", "half_quadratic", "second_order", "learned"]
 Compute = Literal["int8", "float"]
+
+_USUAL = (1e-12, 1e12)
+"""Largest magnitudes of a weight between which squares of errors are numbers that float32 tells apart."""
 
 _FARTHEST = log(4)
 """How far a block may be from the one asked for, as a ratio, before a row goes without blocks."""
@@ -74,6 +77,11 @@ def encode(
         groups: of the convolution.
         least: a floor under the scales of whole rows, () or (outputs,).
     """
+    largest = float(np.abs(matrix).max(initial=0))
+    if largest > 0 and not _USUAL[0] < largest < _USUAL[1]:
+        factor = np.float32(2.0 ** -round(log2(largest)))
+        coded = encode(matrix * factor, scheme, moments, groups, np.asarray(least * factor, np.float32))
+        return replace(coded, scale=(coded.scale / factor).astype(np.float32))
     weights, moments = _filled(matrix.reshape(groups, -1, matrix.shape[1]), moments, scheme)
     importance = None if moments is None else np.einsum("gii->gi", moments).astype(np.float32)
     floor = np.broadcast_to(np.float32(least), len(matrix)).reshape(groups, -1)

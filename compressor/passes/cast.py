@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from compressor.graph.cast import PRECISION, Constant, Narrow, constants, narrowed, store_narrow, widen
 from compressor.graph.edit import settle
 from compressor.graph.model import Model
+from compressor.graph.refusals import set_aside
 from compressor.numerics.divergence import relative_error
 from compressor.passes.base import Context, Pass
 from compressor.report import Change, Finding, Skip
@@ -41,6 +42,7 @@ class Cast(Pass):
         if self.dtype == "float32":
             yield from _widened(model)
             return
+        yield from (Skip(*found) for found in set_aside(model))
         for constant in list(constants(model, self.selectors)):
             yield _stored(constant, self.dtype)
         settle(model.ir)

@@ -15,6 +15,7 @@ import numpy as np
 from compressor.graph.chains import Channels, Maker, read_together, reading_refusal
 from compressor.graph.edit import settle
 from compressor.graph.model import Model
+from compressor.graph.refusals import set_aside
 from compressor.graph.weights import Weight
 from compressor.numerics.equalization import equalizing_scale
 from compressor.passes.base import Context, Pass
@@ -32,6 +33,7 @@ class Equalize(Pass):
 
     def apply(self, model: Model, context: Context) -> Iterator[Finding]:
         """Find the pairs, equalize them until nothing moves, and say what each weight was paired with."""
+        yield from (Skip(*found) for found in set_aside(model))
         weights = list(model.weights(self.selectors))
         pairs, reasons = _find_pairs(weights)
         partners = _equalize(pairs)

@@ -18,6 +18,7 @@ from compressor.errors import PassError
 from compressor.graph.chains import Channels, Maker, read_together, reading_refusal
 from compressor.graph.edit import settle
 from compressor.graph.model import Model
+from compressor.graph.refusals import set_aside
 from compressor.graph.weights import Weight
 from compressor.numerics.smoothing import Product, Smoothing, search
 from compressor.passes.base import Context, Pass
@@ -44,6 +45,7 @@ class Smooth(Pass):
 
     def apply(self, model: Model, context: Context) -> Iterator[Finding]:
         """Group the layers by what they read, and smooth each tensor for all of its readers at once."""
+        yield from (Skip(*found) for found in set_aside(model))
         chosen: list[Weight] = []
         for weight in model.weights(self.selectors):
             reason = _refusal(weight)

@@ -31,6 +31,11 @@ class Session:
         threads: threads inside one operator.
         optimized: where ONNX Runtime writes the graph as it will run it, if given.
 
+    Attributes:
+        path: the file.
+        output_names: in order.
+        declared: name of an output -> its shape as the model says it, with numbers where it is fixed.
+
     Raises:
         ModelError: ONNX Runtime refuses the model.
     """
@@ -49,6 +54,7 @@ class Session:
             session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self.path = path
         self.output_names = tuple(o.name for o in session.get_outputs())
+        self.declared = {o.name: tuple(o.shape) for o in session.get_outputs()}
         self._session: onnxruntime.InferenceSession | None = session
 
     def run(self, feeds: Feeds) -> dict[str, Array]:

@@ -143,3 +143,13 @@ def test_a_drift_that_is_out_of_reach_is_an_error(tmp_path: Path) -> None:
         assign(model, _candidates(model), Goal(drift=1e-12), drift, bench)
     said = "a drift of 1e-12 is not reached even with the most bits; allow more, or name what to ignore"
     assert str(caught.value) == said
+
+
+def test_one_choice_that_is_a_little_too_much_is_not_all_there_is(tmp_path: Path) -> None:
+    model, bench, drift = _setting(tmp_path)
+    (loud, quiet) = _candidates(model)
+    coarse = [[loud[0], loud[2]], [quiet[0], quiet[2]]]
+    reached, _ = _reached(model, [coarse[0][0], coarse[1][1]], bench, drift)
+    for limit in (0.9999 * reached, 0.999 * reached, 0.99 * reached):
+        found = assign(model, coarse, Goal(drift=limit), drift, bench)
+        assert _reached(model, found, bench, drift)[0] <= limit

@@ -153,7 +153,7 @@ def test_what_does_not_fit_into_memory_is_collected_later(
     model = _two(tmp_path)
     data = _data(floats(RNG, 6, 3, 6, 6), model, tmp_path, 2)
     whole = _collect(model, data, tmp_path)
-    monkeypatch.setattr(moments, "_BYTES_AT_ONCE", limit)
+    monkeypatch.setattr(moments, "BYTES_AT_ONCE", limit)
     counting = Counting()
     parts = _collect(model, data, tmp_path, counting)
     assert counting.rounds == rounds
@@ -201,3 +201,10 @@ def test_no_samples_is_an_error(tmp_path: Path) -> None:
     nothing, _ = _data(floats(RNG, 2, 3, 6, 6), model, tmp_path, 1).split(0)
     with pytest.raises(DataError, match="no samples to calibrate with"):
         _collect(model, nothing, tmp_path)
+
+
+def test_large_inputs_are_no_overflow(tmp_path: Path) -> None:
+    model = load(graph("float[N,2] x => float[N,2] y", "y = MatMul(x, w)", w=floats(RNG, 2, 2)), tmp_path)
+    x = floats(RNG, 16, 2)
+    (found,) = _collect(model, _data(x * np.float32(1e30), model, tmp_path, 4), tmp_path).values()
+    np.testing.assert_allclose(found[0] / 1e60, x.T.astype(float) @ x / 16, rtol=1e-5)

@@ -154,3 +154,11 @@ def test_each_tensor_has_an_observer_of_its_own(tmp_path: Path, rng: np.random.G
     found = collect_ranges(model, observers, data, tmp_path, Silent(), 1)
     for tensor, observer in observers.items():
         assert found[tensor] == _collect(model, (tensor,), data, tmp_path, observer)[tensor]
+
+
+def test_a_number_that_is_none_is_found_wherever_it_is(tmp_path: Path) -> None:
+    weights = array([1, np.nan, 1, 1])
+    model = load(graph("float[N,4] x => float[N,4] y", "e = Mul(x, w)  y = Neg(e)", w=weights), tmp_path)
+    data = _data(floats(np.random.default_rng(0), 3, 4), model, tmp_path, 1)
+    with pytest.raises(PassError, match=r"^e: is NaN or infinite on sample 0;"):
+        collect_ranges(model, {"e": Observer("mse")}, data, tmp_path, Silent(), 1)

@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from compressor.data import ArraysSource, Dataset
-from compressor.errors import DataError
+from compressor.errors import DataError, VerificationError
 from compressor.evaluate import compare_outputs, evaluate
 from compressor.evaluate.compare import OTHER_SHAPE, RANDOM_OUTPUT
 from compressor.progress import Silent
@@ -65,14 +65,24 @@ def test_the_first_batches_may_be_compared_alone(tmp_path: Path) -> None:
 
 
 def test_random_outputs_and_outputs_of_another_shape_are_left_out_with_a_reason(tmp_path: Path) -> None:
-    signature = "float[N,4] x => float[N,4] y, float[N,4] noise, float[?,?] shaped"
-    body = "y = Relu(x)  noise = RandomNormalLike(x)  shaped = Concat<axis=1>(x, x)"
+    signature = "float[N,4] x => float[N,4] y, float[N,4] noise, int64[2,found] shaped"
+    body = "y = Relu(x)  noise = RandomNormalLike(x)  z = Relu(x)  shaped = NonZero(z)"
     reference = graph(signature, body)
-    result = graph(signature, body.replace("Concat<axis=1>(x, x)", "Relu(x)"))
+    result = graph(signature, body.replace("z = Relu(x)", "n = Neg(x)  z = Relu(n)"))
     sessions = _session(reference, tmp_path, "a"), _session(result, tmp_path, "b")
     fidelity = compare_outputs(*sessions, _data(tmp_path, reference), 9, "")
     assert [output.output for output in fidelity.outputs] == ["y"]
     assert fidelity.ignored == {"noise": RANDOM_OUTPUT, "shaped": OTHER_SHAPE}
+
+
+@pytest.mark.parametrize(("before", "after"), [("Identity(x)", "Unsqueeze(x, zero)"), ("Identity(x)", "MatMul(x, w)")])
+def test_another_shape_than_the_model_says_is_no_result(tmp_path: Path, before: str, after: str) -> None:
+    one, other = (
+        graph(f"float[N,4] x => float[{shape}] y", f"y = {body}", w=W, zero=np.array([0]))
+        for body, shape in ((before, "N,4"), (after, "?,?,?" if "Unsqueeze" in after else "?,?"))
+    )
+    with pytest.raises(VerificationError, match=r"y: the result makes \[.*\] where the reference makes \[3, 4\]"):
+        compare_outputs(_session(one, tmp_path, "a"), _session(other, tmp_path, "b"), _data(tmp_path), 9, "")
 
 
 def test_a_metric_without_labels_is_an_error(tmp_path: Path) -> None:

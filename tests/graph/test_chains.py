@@ -203,6 +203,18 @@ UNREAD: dict[str, tuple[onnx.ModelProto, str]] = {
         graph("double[N,4] x => double[N,8] y", "[last] y = MatMul(x, w)", w=W48.astype(np.float64)),
         "float64",
     ),
+    "tied": (
+        graph("float[N,4] x => float[N,4] y", "[last] a = MatMul(x, w) t = Transpose(w) y = MatMul(a, t)", w=W44),
+        "more than layers",
+    ),
+    "an output too": (
+        graph("float[N,4] x => float[N,4] y, float[4,4] w", "[last] y = MatMul(x, w)", w=W44),
+        "more than layers",
+    ),
+    "not finite": (
+        graph("float[N,4] x => float[N,4] y", "[last] y = MatMul(x, w)", w=np.full((4, 4), np.inf, np.float32)),
+        "not finite",
+    ),
     "two inputs": (
         graph("float[N,4] x => float[N,4] y", "[last] a = MatMul(x, w) y = MatMul(a, w)", w=W44),
         "other inputs",

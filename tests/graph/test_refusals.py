@@ -36,6 +36,7 @@ NEITHER: dict[str, tuple[str, str, dict[str, Array], str]] = {
         "read them transposed to each other",
     ),
     "constant input": (FLAT, "h = Gemm(v, w)  y = Add(x, h)", {"w": SQUARE, "v": SQUARE + 1}, "input is a constant"),
+    "not finite": (FLAT, "y = MatMul(x, w)", {"w": np.where(np.eye(4) > 0, np.nan, SQUARE)}, "not finite"),
     "recurrent": (
         "float[2,1,4] x => float[2,1,1,1] y",
         "y = GRU<hidden_size=1>(x, w, r)",
@@ -75,6 +76,36 @@ def test_what_can_be_quantized_is_not_refused(case: str, tmp_path: Path) -> None
     (weight,) = load(graph(FLAT, body, **arrays), tmp_path).weights()
     assert static_refusal(weight) is None
     assert dynamic_refusal(weight) is None
+
+
+@pytest.mark.parametrize(
+    ("shape", "bias", "refused"),
+    [
+        ("N,4 => 1,N,4", (1, 1, 4), True),
+        ("N,4 => N,4", (1, 4), False),
+        ("N,4 => N,4", (), False),
+        ("2,N,4 => 2,N,4", (1, 1, 4), False),
+        ("2,N,4 => 2,N,4", (2, 1, 1), False),
+    ],
+)
+def test_a_product_that_an_add_gives_more_axes_is_not_made_one_of_integers(
+    shape: str, bias: tuple[int, ...], refused: bool, tmp_path: Path
+) -> None:
+    before, after = shape.split(" => ")
+    proto = graph(
+        f"float[{before}] x => float[{after}] y",
+        "h = MatMul(x, w)  y = Add(h, b)",
+        w=SQUARE,
+        b=floats(RNG, *bias) if bias else np.float32(1),
+    )
+    (weight,) = load(proto, tmp_path).weights()
+    assert ("another shape" in (dynamic_refusal(weight) or "")) == refused
+
+
+def test_an_add_that_makes_several_outputs_of_one_is_one_such_too(tmp_path: Path) -> None:
+    body, arrays = "h = MatMul(x, w)  y = Add(h, b)", {"w": floats(RNG, 4, 1), "b": floats(RNG, 4)}
+    (weight,) = load(graph(FLAT, body, **arrays), tmp_path).weights()
+    assert "another shape" in (dynamic_refusal(weight) or "")
 
 
 def test_an_lstm_is_for_dynamic_only(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What a recipe asks of codes is what comes out: shapes, widths, bounds and the nearest block there is."""
 
+from dataclasses import replace
 from math import log
 
 import numpy as np
@@ -170,3 +171,19 @@ def test_rows_and_blocks_without_weights_stay_so(bits: Bits, granularity: Granul
     if granularity == "per_block" and bits != 8:
         assert np.abs(decoded[2, :32]).max() < 1e-15
         assert relative_error(matrix[2, 32:], decoded[2, 32:]) < 0.7
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "second_order"])
+@pytest.mark.parametrize(
+    "scheme", [Scheme(8), Scheme(4), Scheme(4, "per_block", 8), Scheme(2, "per_block", 8, "float")], ids=str
+)
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_weights_of_any_size_are_coded_alike(
+    scheme: Scheme, rounding: Rounding, size: float, rng: np.random.Generator
+) -> None:
+    weights, x = floats(rng, 6, 32), rng.standard_normal((64, 32))
+    asked, moments = replace(scheme, rounding=rounding), (x.T @ x / 64)[None]
+    factor = np.float32(2.0) ** np.rint(np.log2(np.float32(size)))
+    expected, found = encode(weights, asked, moments), encode(weights * factor, asked, moments)
+    assert (expected.codes == found.codes).mean() > 0.99
+    np.testing.assert_allclose(found.dequantize() / factor, expected.dequantize(), atol=0.05)

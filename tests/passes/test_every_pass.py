@@ -105,3 +105,12 @@ def test_a_result_that_is_not_finite_is_refused(tmp_path: Path) -> None:
     tiny.write(tmp_path / "model.onnx", nodes, [tiny.value("x", [1, 2])], [tiny.value("y", [1, 2])], arrays)
     step: Values = {"type": "prune_magnitude", "threshold": 0.75}
     refused(tmp_path, 4, "run", write_recipe(tmp_path, passes=[step]), says=("output y", "NaN or infinite"))
+
+
+@pytest.mark.parametrize("step", ["smooth", "equalize", "cast"])
+def test_what_prepares_for_quantizing_says_when_that_was_done(tmp_path: Path, step: str) -> None:
+    tiny.mlp(tmp_path / "float.onnx")
+    done(tmp_path, "run", write_recipe(tmp_path, model="float.onnx", passes=[STEPS["quantize_static"]], data=RANDOM))
+    (tmp_path / "out.onnx").rename(tmp_path / "model.onnx")
+    recipe = write_recipe(tmp_path, passes=[{"type": step}], data=RANDOM)
+    refused(tmp_path, 4, "run", recipe, says=("passes.0", "quantized already"))

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 from compressor.recipe import dump, load
 from tests.cli import tiny
 from tests.cli.calling import Values, done, refused, write_recipe
+from tests.models import floats, graph, write
 from tests.passes.findings import entries, passed, reasons
 
 WEIGHTS: Values = {"type": "quantize_weights"}
@@ -468,3 +469,26 @@ def test_a_budget_does_not_count_products_beside(tmp_path: Path) -> None:
     step.pop("bits", None)
     recipe = write_recipe(tmp_path, passes=[step], data=_samples(tmp_path))
     refused(tmp_path, 2, "check", recipe, says=("passes.0", "compensate_rank goes with bits"))
+
+
+@pytest.mark.parametrize("opset", [21, 22, 23, 24, 25])
+@pytest.mark.parametrize("bits", [4, 3, 2, "ternary", "binary"])
+def test_every_opset_can_be_packed_into(tmp_path: Path, bits: int | str, opset: int) -> None:
+    rng = np.random.default_rng(0)
+    body = "g = Gather(t, i)  h = MatMul(g, w)  r = Relu(h)  y = MatMul(r, v)"
+    arrays = {"t": floats(rng, 40, 32), "w": floats(rng, 32, 32), "v": floats(rng, 32, 32)}
+    ir_version = {21: 10, 22: 10, 23: 11, 24: 12, 25: 13}[opset]
+    proto = graph("int64[N] i => float[N,32] y", body, opset=opset, ir_version=ir_version, **arrays)
+    write(proto, tmp_path / "model.onnx")
+    passed(tmp_path, {"type": "quantize_weights", "bits": bits, "embedding_block": 16}, verify=UNBOUND)
+    onnx.checker.check_model(str(tmp_path / "out.onnx"), full_check=True)
+
+
+@pytest.mark.parametrize("shape", [(), (6,), (1, 6)])
+def test_tables_of_three_bits_may_be_read_at_constant_places(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    body = "g = Gather(w, places)  z = Gather(v, x)  y = Add(g, z)"
+    arrays = {"w": floats(rng, 40, 32), "v": floats(rng, 40, 32), "places": np.full(shape, 5, np.int64)}
+    write(graph("int64[N,6] x => float[N,6,32] y", body, **arrays), tmp_path / "model.onnx")
+    report = passed(tmp_path, {"type": "quantize_weights", "bits": 3, "block": 8}, verify=UNBOUND)
+    assert report["result"]["parameters"] == pytest.approx(2 * 40 * 32, rel=0.1)  # type: ignore[index, call-overload]
