@@ -146,10 +146,9 @@ def test_a_drift_that_is_out_of_reach_is_an_error(tmp_path: Path) -> None:
 
 
 def test_one_choice_that_is_a_little_too_much_is_not_all_there_is(tmp_path: Path) -> None:
-    model, bench, drift = _setting(tmp_path)
-    (loud, quiet) = _candidates(model)
-    coarse = [[loud[0], loud[2]], [quiet[0], quiet[2]]]
-    reached, _ = _reached(model, [coarse[0][0], coarse[1][1]], bench, drift)
-    for limit in (0.9999 * reached, 0.999 * reached, 0.99 * reached):
-        found = assign(model, coarse, Goal(drift=limit), drift, bench)
-        assert _reached(model, found, bench, drift)[0] <= limit
+    model, bench, drift = _setting(tmp_path, loud=3)
+    candidates = _candidates(model)
+    for place in ((1, 1), (1, 4), (3, 3)):
+        chosen = [orders[at] for orders, at in zip(candidates, place, strict=True)]
+        limit = 0.995 * _reached(model, chosen, bench, drift)[0]
+        assert _reached(model, assign(model, candidates, Goal(drift=limit), drift, bench), bench, drift)[0] <= limit
