@@ -29,6 +29,7 @@ from compressor.errors import PassError
 from compressor.evaluate.judge import Judge
 from compressor.graph.channels import ChannelGroup, Channels, Kind, prepare, tidy
 from compressor.graph.model import Model
+from compressor.graph.refusals import set_aside
 from compressor.graph.select import Selectors
 from compressor.numerics.affine import Doubles
 from compressor.passes.base import Context, Pass
@@ -106,6 +107,7 @@ class PruneChannels(Pass):
 
     def apply(self, model: Model, context: Context) -> Iterator[Finding]:
         """Find the groups, choose, cut, and repair."""
+        yield from (Skip(*found) for found in set_aside(model))
         feeds = context.feeds()
         prepare(model, observe_shapes(model, feeds, context.scratch))
         shapes = observe_shapes(model, feeds, context.scratch)

@@ -178,6 +178,16 @@ def test_the_narrowest_width_is_offered_however_many_there_are(tmp_path: Path) -
     assert _widths(report) == {"one": (2048, 256)}
 
 
+def test_layers_whose_weights_are_computed_are_named(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    body = "[one] a = MatMul(x, w1)  t = Transpose(w2)  [two] b = MatMul(a, t)  [three] y = MatMul(b, w3)"
+    arrays = {"w1": floats(rng, 4, 32), "w2": floats(rng, 32, 32), "w3": floats(rng, 32, 4)}
+    write(graph("float[N,4] x => float[N,4] y", body, **arrays), tmp_path / "model.onnx")
+    step = {"type": "prune_channels", "macs": 0.7, "importance": "magnitude", "repair": False}
+    report = passed(tmp_path, step, data={"calibration": {"source": "random"}}, verify=LOOSE)
+    assert "put simplify before this pass" in reasons(report)["two"]
+
+
 @pytest.mark.slow
 def test_a_latency_is_met_as_measured(tmp_path: Path) -> None:
     tiny.mlp(tmp_path / "model.onnx")
