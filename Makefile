@@ -11,7 +11,8 @@ demo: $(VENV)/.light  ## compress a sample model and show the report
 	$(BIN)/compressor run configs/digits_cnn_int8.yaml --overwrite
 
 test: lint types  ## everything that CI checks
-	$(BIN)/pytest -W error
+	$(BIN)/pytest -W error -n auto --maxprocesses 4 --dist loadfile -m 'not alone'
+	$(BIN)/pytest -W error -m alone
 
 lint: $(VENV)/.full
 	$(BIN)/ruff check

@@ -42,6 +42,7 @@ def test_an_example_writes_below_out_under_its_own_name(path: Path) -> None:
     assert {file.stem for file in written} == {path.stem}
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.parametrize("path", RECIPES, ids=_stem)
 def test_an_example_runs_and_its_result_is_a_valid_model(tmp_path: Path, path: Path) -> None:

@@ -23,6 +23,7 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_every_command_of_the_readme_succeeds_in_the_order_given(checkout: Path) -> None:
     assert len(COMMANDS) > 4

@@ -188,6 +188,7 @@ def test_layers_whose_weights_are_computed_are_named(tmp_path: Path) -> None:
     assert "put simplify before this pass" in reasons(report)["two"]
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_latency_is_met_as_measured(tmp_path: Path) -> None:
     tiny.mlp(tmp_path / "model.onnx")
