@@ -1,6 +1,7 @@
 """How wide each group of channels stays, so that what is left of a cost keeps within a limit."""
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,28 +46,48 @@ def widths_of_least_loss(
     saved = [np.array([whole - cost(p.dropped(width)) for width in p.widths]) for p in prospects]
     reach = [float(s.max()) for s in saved]
     candidates = [Candidates(loss, most - s) for loss, most, s in zip(losses, reach, saved, strict=True)]
-    wanted = whole - limit
     best = narrowest = [p.widths[-1] for p in prospects]
     least = cost(dropped_units(prospects, narrowest))
     if least > limit * (1 + _CLOSE):
         raise PassError(_unreachable(limit / whole, least / whole))
-    asked, enough = wanted, sum(reach)
+    asked = _Asked(whole - limit, sum(reach))
     for _ in range(_TRIALS):
-        room = sum(reach) - asked
+        room = sum(reach) - asked.amount
         choice = least_loss(candidates, room) if room > _BEYOND * sum(reach) else None
         widths = [p.widths[i] for p, i in zip(prospects, choice, strict=True)] if choice else narrowest
         reached = cost(dropped_units(prospects, widths))
-        step = asked + reached - limit
         if reached > limit * (1 + _CLOSE):
             given = sum(float(s[i]) for s, i in zip(saved, choice or (), strict=True))
-            asked = max(step, given * (1 + _BEYOND))
-            asked = asked if asked < enough else (given + enough) / 2
+            asked.more(reached - limit, given)
             continue
         best, least = (widths, reached) if reached >= least else (best, least)
         if reached >= limit * (1 - _CLOSE):
             break
-        enough, asked = min(enough, asked), step
+        asked.less(limit - reached)
     return _widened(prospects, losses, cost, limit, best)
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What is to be saved as it adds up over the groups, so that enough is saved where they meet.
+
+    Attributes:
+        amount: to ask for next.
+        enough: the least that was found to be so.
+    """
+
+    amount: float
+    enough: float
+
+    def more(self, missing: float, given: float) -> None:
+        """After a choice that added up to `given`, and saved too little by `missing`."""
+        step = max(self.amount + missing, given * (1 + _BEYOND))
+        self.amount = step if step < self.enough else (given + self.enough) / 2
+
+    def less(self, spare: float) -> None:
+        """After a choice that saved more than enough."""
+        self.enough = min(self.enough, self.amount)
+        self.amount -= spare
 
 
 def _widened(
