@@ -234,6 +234,11 @@ class SparsePass(Pass):
             raise ValueError("a pattern says how many weights are kept, and where; leave sparsity and block out")
         return self
 
+    @property
+    def share(self) -> float:
+        """Of the weights that are to be zero, without a pattern."""
+        return 0.5 if self.sparsity is None else self.sparsity
+
     def sorted_out(self, model: Model) -> tuple[list[Weight], list[Skip]]:
         """The selected weights that can have such zeros, and those that cannot, each with the reason."""
         able: list[Weight] = []
@@ -256,5 +261,4 @@ class SparsePass(Pass):
         """Which weights are to be zero."""
         if self.pattern is not None:
             return read_n_of_m(self.pattern)
-        sparsity = 0.5 if self.sparsity is None else self.sparsity
-        return Unstructured(sparsity) if self.block is None else Blocks(sparsity, *self.block)
+        return Unstructured(self.share) if self.block is None else Blocks(self.share, *self.block)

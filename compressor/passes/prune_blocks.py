@@ -71,7 +71,7 @@ class PruneBlocks(Pass):
             else:
                 yield Skip(name, "block", "the outputs miss others less")
         if len(removed) < (self.blocks or 0):
-            yield Note(f"{self.type}: {len(removed)} of {self.blocks} blocks are removed: the model has no more")
+            yield Note(f"{self.type}: {len(removed)} of {self.blocks} blocks are removed: no others are left")
 
     def _remove(self, model: Model, missed: dict[str, float], judge: Judge, shapes: Shapes) -> dict[str, str]:
         """Take blocks out, each time the one that is missed least beside those that are gone.

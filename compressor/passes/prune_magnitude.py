@@ -71,8 +71,7 @@ class PruneMagnitude(SparsePass):
         """The magnitude to be kept at least, when it is the same for all layers."""
         if self.scope == "layer" or self.threshold is not None:
             return self.threshold
-        sparsity = 0.5 if self.sparsity is None else self.sparsity
-        return magnitude_threshold(lambda: (w.matrix() for w in weights), sparsity)
+        return magnitude_threshold(lambda: (w.matrix() for w in weights), self.share)
 
     def _ties(self, weights: list[Weight], threshold: float | None) -> int:
         """How many of those that are exactly at the common magnitude have to go too."""
@@ -80,7 +79,7 @@ class PruneMagnitude(SparsePass):
             return 0
         size = sum(weight.matrix().size for weight in weights)
         below = sum(int(np.count_nonzero(np.abs(weight.matrix()) < threshold)) for weight in weights)
-        return max(round((0.5 if self.sparsity is None else self.sparsity) * size) - below, 0)
+        return max(round(self.share * size) - below, 0)
 
     def _pruned(self, matrix: Floats, threshold: float | None) -> Floats:
         """`matrix` without what is below `threshold`, else without what is smallest."""

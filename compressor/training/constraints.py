@@ -146,7 +146,7 @@ class FakeQuantized(nn.Module):
         In what was never pruned the two levels beside zero hold about twice as many as zero itself. Below four bits
         zero is one level of a few, and nothing can be said.
         """
-        if self._high < _LEVELS_TO_TELL:
+        if self._odd or self._high < _LEVELS_TO_TELL:
             return False
         codes = _in_steps(weight, self._step()).detach().round().abs()
         zeros, beside = int((codes == 0).sum()), int((codes == 1).sum())

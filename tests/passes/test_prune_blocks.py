@@ -84,4 +84,4 @@ def test_settings_that_make_no_sense_are_refused(tmp_path: Path, fields: Values)
 def test_fewer_blocks_than_asked_for_are_said(tmp_path: Path) -> None:
     report = _run(tmp_path, blocks=5, repair=False)
     assert set(entries(report, "changes")) == set(SIZES)
-    assert "prune_blocks: 3 of 5 blocks are removed: the model has no more" in report["notes"]
+    assert "prune_blocks: 3 of 5 blocks are removed: no others are left" in report["notes"]
