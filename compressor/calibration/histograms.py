@@ -30,12 +30,17 @@ class FoldedHistogram:
     def __init__(self) -> None:
         self._counts = np.zeros(2 * HALF)
         self._exponent = _FINEST
+        self._waiting: list[NDArray[np.generic]] = []
+        self._weight = 0.0
 
     def update(self, entries: NDArray[np.generic], weight: float) -> None:
         """Fold in entries that stand for `weight` each; any shape, finite."""
-        flat = entries.ravel()
-        for start in range(0, flat.size, _AT_ONCE):
-            self._count(flat[start : start + _AT_ONCE], weight)
+        if weight != self._weight:
+            self._settle()
+            self._weight = weight
+        self._waiting.append(entries.ravel())
+        if sum(part.size for part in self._waiting) >= _AT_ONCE:
+            self._settle()
 
     def between(self, low: float, high: float) -> Histogram:
         """All that was seen, in bins that reach from `low` to `high` and include 0.
@@ -44,6 +49,7 @@ class FoldedHistogram:
             low: not above any entry.
             high: not below any entry.
         """
+        self._settle()
         self._reach(max(-low, high))
         width = 2.0**self._exponent
         first = floor(low / width) if low < 0 else 0
@@ -51,6 +57,14 @@ class FoldedHistogram:
         last = max(last, first + 1)
         edges: Doubles = width * np.arange(first, last + 1.0)
         return Histogram(self._counts[HALF + first : HALF + last], edges)
+
+    def _settle(self) -> None:
+        """Count what waits: small batches are counted together, because every count goes over all bins."""
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            flat = np.concatenate(waiting)
+            for start in range(0, flat.size, _AT_ONCE):
+                self._count(flat[start : start + _AT_ONCE], self._weight)
 
     def _count(self, entries: NDArray[np.generic], weight: float) -> None:
         """Add some entries, (entries,), at least one."""

@@ -30,12 +30,12 @@ def bench(
     quiet: QuietOption = False,
 ) -> None:
     """Measure one model on this machine: latency, peak memory, kernels."""
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from compressor.cli.messages import claim_json, write_json
     from compressor.cli.sources import source, source_of
     from compressor.cli.terminal import progress, stdout
-    from compressor.pipeline.measuring import ModelFile, measure_model
+    from compressor.pipeline.measuring import ModelFile, deflated_bytes, measure_model
     from compressor.pipeline.workspace import open_workspace
     from compressor.recipe.load import judged
     from compressor.recipe.schema import DataSection, RuntimeSection
@@ -54,6 +54,7 @@ def bench(
         file = ModelFile(workspace.reference_file, model, workspace.reference.source_bytes)
         timed = latency.measure(workspace.reference_file, feeds, threads, seconds)
         found = measure_model(workspace.reference, file, feeds, workspace.scratch, timed, RuntimeSection())
+        found = replace(found, deflated_bytes=deflated_bytes(file))
     if json is not None:
         write_json({"schema_version": 1, **asdict(found), "threads": threads, "environment": environment()}, json)
     if not quiet and json != "-":

@@ -35,6 +35,7 @@ class Subsampler:
         self._longest = self._constant("longest", strides[-1:])
         self._zero, self._all = self._constant("zero", np.array([0])), self._constant("all", np.array([-1]))
         self._end = self._constant("end", np.array([np.iinfo(np.int64).max]))
+        self._chosen: dict[tuple[ir.Graph, int, tuple[int | str, ...] | None], ir.Value] = {}
 
     def add(self, graph: ir.Graph, value: ir.Value, entries: int, names: tuple[str, str]) -> tuple[ir.Value, ir.Value]:
         """Take about `entries` entries of a tensor, or all when it has no more.
@@ -50,23 +51,38 @@ class Subsampler:
                 many entries each of them stands for.
         """
         part, stride = names
-        wanted = self._constant(f"{part}.wanted", np.array(entries))
+        alike = graph, entries, _dimensions(value)
+        if alike not in self._chosen or alike[-1] is None:
+            self._chosen[alike] = self._choose(graph, value, entries, f"{stride}.chosen")
         node = partial(_append, graph)
-        size = node("Size", [value], f"{part}.size", INT64)
-        least = node("Div", [size, wanted], f"{part}.least", INT64)
-        enough = node("GreaterOrEqual", [self._strides, least], f"{part}.enough", BOOL)
-        remainder = node("Mod", [size, self._divisors], f"{part}.remainder", INT64)
-        coprime = node("Cast", [remainder], f"{part}.coprime", BOOL, {"to": int(BOOL)})
-        fits = node("And", [enough, coprime], f"{part}.fits", BOOL)
-        fitting = node("Where", [fits, self._strides, self._longest], f"{part}.fitting", INT64)
-        chosen = node("ReduceMin", [fitting], stride, INT64)
         flat = node("Reshape", [value, self._all], f"{part}.flat", value.dtype)
-        taken = node("Slice", [flat, self._zero, self._end, self._zero, chosen], part, value.dtype)
+        taken = node("Slice", [flat, self._zero, self._end, self._zero, self._chosen[alike]], part, value.dtype)
+        chosen = node("Identity", [self._chosen[alike]], stride, INT64)
         taken.shape, chosen.shape = ir.Shape([None]), ir.Shape([1])
         return taken, chosen
 
+    def _choose(self, graph: ir.Graph, value: ir.Value, entries: int, name: str) -> ir.Value:
+        """The stride for a tensor, (1,), and for all of its shape."""
+        wanted = self._constant(f"{name}.wanted", np.array(entries))
+        node = partial(_append, graph)
+        size = node("Size", [value], f"{name}.size", INT64)
+        least = node("Div", [size, wanted], f"{name}.least", INT64)
+        enough = node("GreaterOrEqual", [self._strides, least], f"{name}.enough", BOOL)
+        remainder = node("Mod", [size, self._divisors], f"{name}.remainder", INT64)
+        coprime = node("Cast", [remainder], f"{name}.coprime", BOOL, {"to": int(BOOL)})
+        fits = node("And", [enough, coprime], f"{name}.fits", BOOL)
+        fitting = node("Where", [fits, self._strides, self._longest], f"{name}.fitting", INT64)
+        return node("ReduceMin", [fitting], name, INT64)
+
     def _constant(self, name: str, array: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> ir.Value:
         return new_initializer(self._graph, f"compressor.subsample.{name}", array)
+
+
+def _dimensions(value: ir.Value) -> tuple[int | str, ...] | None:
+    """Lengths and the names of open ones; None where one is neither."""
+    lengths = [None] if value.shape is None else [d if isinstance(d, int) else d.value for d in value.shape]
+    known = tuple(length for length in lengths if length is not None)
+    return known if len(known) == len(lengths) else None
 
 
 def _append(

@@ -1,7 +1,8 @@
 """What the reference and the result cost, and how well they agree: the figures of a report."""
 
 import zlib
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from compressor.errors import CompressorError
@@ -67,8 +68,11 @@ def measure(workspace: Workspace, model: Model, file: ModelFile, settings: Runti
         timing = latency.compare(workspace.reference_file, file.path, single.feeds, settings.threads, settings.seconds)
     source = ModelFile(workspace.reference_file, workspace.reference.source, workspace.reference.source_bytes)
     before, after = (None, None) if timing is None else (timing.reference, timing.result)
-    reference = measure_model(workspace.reference, source, single.feeds, workspace.scratch, before, settings)
-    result = measure_model(model, file, single.feeds, workspace.scratch, after, settings)
+    with ThreadPoolExecutor(2) as pool:  # zlib is slow, and keeps one core busy only
+        deflated = pool.map(deflated_bytes, (source, file))
+        reference = measure_model(workspace.reference, source, single.feeds, workspace.scratch, before, settings)
+        result = measure_model(model, file, single.feeds, workspace.scratch, after, settings)
+        reference, result = (replace(m, deflated_bytes=n) for m, n in zip((reference, result), deflated, strict=True))
     comparison = None if timing is None else _comparison(timing, single.samples)
     return Figures(reference, result, fidelity, accuracy, comparison)
 
@@ -76,7 +80,7 @@ def measure(workspace: Workspace, model: Model, file: ModelFile, settings: Runti
 def measure_model(
     model: Model, file: ModelFile, feeds: Feeds, scratch: Path, timed: latency.Latency | None, settings: RuntimeSection
 ) -> Measurement:
-    """Measure one model file.
+    """Measure one model file, all but its bytes through zlib.
 
     Args:
         model: what is in the file.
@@ -89,7 +93,7 @@ def measure_model(
     return Measurement(
         path=str(file.shown),
         file_bytes=file.nbytes,
-        deflated_bytes=_deflated(file),
+        deflated_bytes=None,
         parameters=model.parameters(),
         zeros=model.zeros(),
         macs=_macs(model, feeds, scratch),
@@ -120,7 +124,7 @@ def _macs(model: Model, feeds: Feeds, scratch: Path) -> int | None:
         return None
 
 
-def _deflated(file: ModelFile) -> int | None:
+def deflated_bytes(file: ModelFile) -> int | None:
     """Bytes of the model file through zlib, level 6; None above 64 MB and where there is external data."""
     if file.nbytes > _LARGEST_DEFLATED or file.nbytes != file.path.stat().st_size:
         return None

@@ -71,6 +71,14 @@ def test_the_ends_may_lie_beyond_what_was_counted() -> None:
     assert found.edges[-2] <= 50 <= found.edges[-1]
 
 
+def test_every_entry_counts_as_often_as_it_stands_for() -> None:
+    folded = FoldedHistogram()
+    for weight, entries in ((2, [1, 1]), (3, [1]), (3, [5]), (0.5, [5, 1, 1]), (2, [5])):
+        folded.update(array(entries), weight)
+    found = folded.between(0.0, 5.0)
+    assert {edge: count for edge, count in zip(found.edges, found.counts, strict=False) if count} == {1: 8, 5: 5.5}
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_every_float_type_up_to_its_limits_is_counted(dtype: type[np.floating]) -> None:
     limits = np.finfo(dtype)

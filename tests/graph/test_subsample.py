@@ -58,3 +58,20 @@ def test_the_same_entries_are_taken_every_time(tmp_path: Path, rng: np.random.Ge
     x = floats(rng, 50, 77)
     first, second = (_subsampled(tmp_path, x, 100)[0] for _ in range(2))
     assert np.array_equal(first, second)
+
+
+def test_tensors_of_one_shape_have_one_stride_and_others_their_own(tmp_path: Path, rng: np.random.Generator) -> None:
+    signature = "float[n, 30] x, float[m, 30] z => float[n, 30] a, float[n, 30] b, float[m, 30] c"
+    model = load(graph(signature, "a = Neg(x)\n b = Exp(x)\n c = Neg(z)"), tmp_path)
+    values, inner = values_by_name(model.ir), model.ir.graph
+    subsampler = Subsampler(inner)
+    for name in "abc":
+        inner.outputs.extend(subsampler.add(inner, values[name], 50, (f"part_{name}", f"stride_{name}")))
+    model.save(tmp_path / "subsampled.onnx")
+    x, z = floats(rng, 40, 30), floats(rng, 5, 30)
+    found = run(tmp_path / "subsampled.onnx", {"x": x, "z": z})
+    strides = {name: int(found[f"stride_{name}"].item()) for name in "abc"}
+    assert strides["a"] == strides["b"] > strides["c"] > 1
+    for name, whole in (("a", -x), ("b", np.exp(x)), ("c", -z)):
+        assert np.allclose(found[f"part_{name}"], whole.ravel()[:: strides[name]])
+    assert sum(node.op_type == "Mod" for node in inner) == 2
