@@ -64,16 +64,10 @@ def normalize(model: Model, selectors: Selectors = _ALL) -> list[Normalized]:
 
 def _normalized(model: ir.Model, selectors: Selectors) -> Iterator[Normalized]:
     for node in list(model.graph):
-        if node.op_type != "Conv" or len(node.inputs) < 3 or node.outputs[0].is_graph_output():
+        arrays = _biased(node)
+        if arrays is None or not all(selectors.match((node.name or "", v.name or ""), "Conv") for v in arrays):
             continue
-        weight, bias = node.inputs[1], node.inputs[2]
-        if weight is None or bias is None or not _own(weight) or not _own(bias):
-            continue
-        if not all(selectors.match((node.name or "", value.name or ""), "Conv") for value in (weight, bias)):
-            continue
-        readers = uses_of(node.outputs[0])
-        if any(use.node.op_type == "BatchNormalization" for use in readers):
-            continue
+        weight, bias = arrays
         channels, name, graph = len(np.asarray(constant(weight))), bias.name or "", model.graph
         made = [
             new_initializer(graph, f"{name}_{part}", np.full(channels, value, np.float32))
@@ -83,10 +77,21 @@ def _normalized(model: ir.Model, selectors: Selectors) -> Iterator[Normalized]:
         normalization = ir.node("BatchNormalization", [node.outputs[0], *made], attributes, name=f"{name}_normalized")
         result = normalization.outputs[0]
         result.name, result.type, result.shape = f"{name}_normalized", node.outputs[0].type, node.outputs[0].shape
-        redirect(readers, result)
+        redirect(uses_of(node.outputs[0]), result)
         insert(graph, node.outputs[0], [normalization])
         names = (value.name or "" for value in made)
         yield Normalized(node.outputs[0].name or "", weight.name or "", name, *names)
+
+
+def _biased(node: ir.Node) -> tuple[ir.Value, ir.Value] | None:
+    """Weight and bias of a convolution that a normalization can go behind; None for all other nodes."""
+    if node.op_type != "Conv" or len(node.inputs) < 3 or node.outputs[0].is_graph_output():
+        return None
+    weight, bias = node.inputs[1], node.inputs[2]
+    if weight is None or bias is None or not _own(weight) or not _own(bias):
+        return None
+    normalized = any(use.node.op_type == "BatchNormalization" for use in uses_of(node.outputs[0]))
+    return None if normalized else (weight, bias)
 
 
 def fold(normalized: Normalized, arrays: dict[str, NDArray[np.float32]]) -> None:

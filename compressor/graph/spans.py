@@ -1,6 +1,6 @@
 """Stretches of a model between two places where all that is known is one tensor."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -37,23 +37,32 @@ def spans(model: ir.Model, arrays: Collection[str]) -> list[Span]:
     """
     outputs = set(model.graph.outputs)
     last = {value: number for number, node in enumerate(model.graph) for value in reads(node)}
-    derived: set[ir.Value] = set()
     live: set[ir.Value] = set()
-    waiting = set(arrays)
     found: list[Span] = []
     inside, given, ends = list[str](), list[str](), list[str]()
-    for number, node in enumerate(model.graph):
-        first = [value.name for value in reads(node) if value.name in waiting]
+    for number, (node, first) in enumerate(_derived(model, arrays)):
         if first and inside and ends:
             found.append(Span(tuple(ends), tuple(inside)))
             inside, given, ends = [], [], []
-        inside += filter(None, first)
-        waiting -= set(first)
-        if first or (node.op_type not in _SIZES and not derived.isdisjoint(reads(node))):
-            derived |= set(node.outputs)
+        if first is not None:
+            inside += first
             live |= set(node.outputs)
             given += [value.name for value in node.outputs if value in outputs and value.name]
         live = {value for value in live if last.get(value, -1) > number}
         if inside and len(live) <= 1:
             ends = list(dict.fromkeys([*given, *(value.name or "" for value in live)]))
     return [*found, Span(tuple(ends), tuple(inside))] if ends else found
+
+
+def _derived(model: ir.Model, arrays: Collection[str]) -> Iterator[tuple[ir.Node, list[str] | None]]:
+    """Every node, and the names of those arrays that it is the first to read; None where it has nothing of any."""
+    derived: set[ir.Value] = set()
+    waiting = set(arrays)
+    for node in model.graph:
+        first = [value.name for value in reads(node) if value.name and value.name in waiting]
+        waiting -= set(first)
+        if first or (node.op_type not in _SIZES and not derived.isdisjoint(reads(node))):
+            derived |= set(node.outputs)
+            yield node, first
+        else:
+            yield node, None

@@ -105,21 +105,21 @@ def split(c: Coupling, node: ir.Node) -> None:
 
 def slice_(c: Coupling, node: ir.Node) -> None:
     """A stretch of some axes; its ends follow."""
-    bounds, before = node.inputs[1:], list(c.axes(_first(node)))
+    bounds, before = [*node.inputs[1:], *[None] * 4][:4], list(c.axes(_first(node)))
     sizes = c.sizes(node.outputs[0]) or ()
-    starts, ends, axes, steps = (constant(bounds[i]) if len(bounds) > i else None for i in range(4))
-    stepped = len(bounds) > 3 and bounds[3] is not None
-    count = (c.sizes(bounds[0]) or (0,))[0] if bounds and bounds[0] is not None else 0
-    listed = range(count) if len(bounds) < 3 or bounds[2] is None else axes
+    starts, ends, axes, steps = map(constant, bounds)
+    count = 0 if bounds[0] is None else (c.sizes(bounds[0]) or (0,))[0]
+    listed = range(count) if bounds[2] is None else axes
     if listed is None:
         c.freeze_all(node, f"Slice {node.name} works along an axis that is computed")
         return
     for position, number in enumerate(listed):
         axis = int(number) % len(before)
-        whole = not stepped or (steps is not None and int(steps.reshape(-1)[position]) == 1)
-        known = starts is not None and ends is not None and whole
-        stretch = (int(starts[position]), int(ends[position])) if starts is not None and ends is not None else None
-        before[axis] = _sliced(c, node, before[axis], sizes[axis], position, stretch if known else None)
+        whole = bounds[3] is None or (steps is not None and int(steps.reshape(-1)[position]) == 1)
+        stretch = None
+        if whole and starts is not None and ends is not None:
+            stretch = int(starts[position]), int(ends[position])
+        before[axis] = _sliced(c, node, before[axis], sizes[axis], position, stretch)
     c.set_axes(node.outputs[0], before)
 
 

@@ -8,13 +8,15 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compressor.errors import ModelError
 from compressor.graph.torchscript.inputs import draw
+
+_Kind = Literal["forbidden", "foreign", "state"]
 
 _OWN_LIBRARIES = (
     "aten",
@@ -80,9 +82,7 @@ def scan(path: Path) -> Findings:
     Raises:
         ModelError: it is damaged, or cannot be read as code.
     """
-    forbidden: list[str] = []
-    foreign: list[str] = []
-    state: list[str] = []
+    found: dict[_Kind, list[str]] = {"forbidden": [], "foreign": [], "state": []}
     packed = False
     for name, text in _code(path):
         try:
@@ -90,24 +90,22 @@ def scan(path: Path) -> Findings:
         except (tokenize.TokenError, SyntaxError) as error:
             raise ModelError(f"{path}: {name}: cannot be read as code, so it is not loaded") from error
         words = [token.string for token in tokens]
-        for index, word in enumerate(words):
-            place = f"{name}, line {tokens[index].start[0]}"
-            before, after = words[max(index - 3, 0) : index], words[index + 1 : index + 4]
-            called = before[-1:] == ["."] and after[:1] == ["("]
-            if called and word in (*_FILES, *_CALLS):
-                forbidden.append(f"{word} ({place})")
-            if word == "ops" and after[:1] == ["."] and after[1] not in _OWN_LIBRARIES:
-                library = after[1]
-                (forbidden if library.startswith(_NETWORK) else foreign).append(f"{library} ({place})")
-            if word == "classes" and before[-2:] == ["torch", "."] and after[:1] == ["."]:
-                library = after[1]
-                packed |= library == "quantized"
-                if library not in _OWN_LIBRARIES:
-                    (forbidden if library.startswith(_NETWORK) else foreign).append(f"{library} ({place})")
-            if word in _STATE and before[-1:] == ["def"]:
-                state.append(f"{word} ({place})")
-            packed |= word == "quantized"
-    return Findings(_once(forbidden), _once(foreign), _once(state), packed)
+        packed |= "quantized" in words
+        for index, token in enumerate(tokens):
+            for kind, what in _suspicions(words[max(index - 3, 0) : index], token.string, words[index + 1 : index + 3]):
+                found[kind].append(f"{what} ({name}, line {token.start[0]})")
+    return Findings(_once(found["forbidden"]), _once(found["foreign"]), _once(found["state"]), packed)
+
+
+def _suspicions(before: Sequence[str], word: str, after: Sequence[str]) -> Iterator[tuple[_Kind, str]]:
+    """What a word of code gives away between its neighbours."""
+    if word in (*_FILES, *_CALLS) and before[-1:] == ["."] and after[:1] == ["("]:
+        yield "forbidden", word
+    named = word == "ops" or (word == "classes" and before[-2:] == ["torch", "."])
+    if named and len(after) > 1 and after[0] == "." and after[1] not in _OWN_LIBRARIES:
+        yield ("forbidden" if after[1].startswith(_NETWORK) else "foreign"), after[1]
+    if word in _STATE and before[-1:] == ["def"]:
+        yield "state", word
 
 
 def traced_inputs(path: Path) -> list[NDArray[Any]] | None:

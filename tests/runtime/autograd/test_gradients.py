@@ -280,10 +280,23 @@ def test_quantizers_let_a_share_of_the_entries_pass(share: float, tmp_path: Path
 
 @pytest.mark.parametrize("zero", [np.int8(0), np.int8(-20), np.uint8(0), np.uint8(130)], ids=repr)
 @pytest.mark.parametrize("last", [False, True], ids=["rows", "channels last"])
-def test_quantizing_and_back_has_the_slopes_of_learned_step_sizes(tmp_path: Path, zero: Array, last: bool) -> None:
+@pytest.mark.parametrize("ends", [None, (None, 25), (3, 25)], ids=["whole", "clipped above", "clipped"])
+def test_quantizing_and_back_has_the_slopes_of_learned_step_sizes(
+    tmp_path: Path, zero: Array, last: bool, ends: tuple[int | None, int] | None
+) -> None:
     """Esser et al. 2020: of x where nothing is clipped, of the scale code - x / scale there and the code beyond."""
     body = "q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z)"
-    arrays = {"s": np.float32(0.05), "z": zero}
+    arrays = {"s": np.array(0.05, np.float32), "z": np.array(zero)}
+    limits = np.iinfo(zero.dtype)
+    least, most = limits.min, limits.max
+    if ends is not None:
+        low_end, most = ends[0], int(zero) + ends[1]
+        least = limits.min if low_end is None else int(zero) + low_end
+        arrays["high"] = np.array(min(most, limits.max), zero.dtype)
+        if low_end is not None:
+            arrays["low"] = np.array(least, zero.dtype)
+        body = f"q = QuantizeLinear(x, s, z) c = Clip(q, {'low' if 'low' in arrays else ''}, high)"
+        body += " y = DequantizeLinear(c, s, z)"
     network = Network(load(graph("float[2,3,4,5] x => float[2,3,4,5] y", body, **arrays), tmp_path), scales=True)
     x = torch.from_numpy(4 * _floats(2, 3, 4, 5))
     x = x.contiguous(memory_format=torch.channels_last) if last else x
@@ -291,8 +304,7 @@ def test_quantizing_and_back_has_the_slopes_of_learned_step_sizes(tmp_path: Path
     direction = torch.from_numpy(_floats(2, 3, 4, 5))
     made = network(x)[0]
     (made * direction).sum().backward()
-    limits = np.iinfo(zero.dtype)
-    low, high = limits.min - int(zero), limits.max - int(zero)
+    low, high = max(least, limits.min) - int(zero), min(most, limits.max) - int(zero)
     ratio = x.detach().numpy() / np.float32(0.05)
     codes = np.clip(np.round(ratio), low, high)
     inside = (ratio > low - 0.5) & (ratio < high + 0.5)
@@ -302,6 +314,17 @@ def test_quantizing_and_back_has_the_slopes_of_learned_step_sizes(tmp_path: Path
     np.testing.assert_array_equal(x.grad.numpy(), np.where(inside, direction.numpy(), 0))
     slope = (direction.numpy() * np.where(inside, codes - ratio, codes)).sum()
     np.testing.assert_allclose(network.trained["s"].grad, slope, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("end", [np.uint8(140), np.uint8(255)], ids=repr)
+def test_clipped_codes_that_are_read_as_codes_stay_codes(tmp_path: Path, end: Array) -> None:
+    body = "q = QuantizeLinear(x, s, z) c = Clip(q, , end) y = DequantizeLinear(c, s, z) w = Cast<to = 1>(c)"
+    arrays = {"s": np.array(0.05, np.float32), "z": np.array(128, np.uint8), "end": np.array(end)}
+    network = Network(load(graph("float[6] x => float[6] y, float[6] w", body, **arrays), tmp_path))
+    x = torch.linspace(-1, 1, 6).requires_grad_(True)
+    y, w = network(x)
+    torch.testing.assert_close(w, torch.round(x.detach() / 0.05).clamp(max=float(end) - 128) + 128)
+    torch.testing.assert_close(y.detach(), (w - 128) * 0.05)
 
 
 def test_codes_that_are_read_as_codes_stay_codes(tmp_path: Path) -> None:

@@ -65,21 +65,14 @@ def _conv(node: Node) -> Run:
 def _conv_transpose(node: Node) -> Run:
     """Without padding, then cut at both ends: the only way to pads that differ."""
     groups, strides, holes = node.integer("group", 1), node.ints("strides"), node.ints("dilations")
-    extra, wanted, mode = node.ints("output_padding"), node.ints("output_shape"), node.string("auto_pad", "NOTSET")
-    given = node.ints("pads")
+    extra = node.ints("output_padding")
 
     def conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         rank = weight.dim() - 2
         step, dilation, rest = strides or [1] * rank, holes or [1] * rank, extra or [0] * rank
         reach = [(k - 1) * d + 1 for k, d in zip(weight.shape[2:], dilation, strict=True)]
         full = [(n - 1) * s + r + e for n, s, r, e in zip(x.shape[2:], step, reach, rest, strict=True)]
-        target = wanted[-rank:] if wanted else [n * s for n, s in zip(x.shape[2:], step, strict=True)]
-        if wanted or mode.startswith("SAME"):
-            spare = [f - t for f, t in zip(full, target, strict=True)]
-            before, _ = same_pads([max(n, 0) for n in spare], mode == "SAME_UPPER")
-            after = [n - b for n, b in zip(spare, before, strict=True)]
-        else:
-            before, after = (given[:rank], given[rank:]) if given and mode == "NOTSET" else ([0] * rank, [0] * rank)
+        before, after = _cuts(node, full, [n * s for n, s in zip(x.shape[2:], step, strict=True)])
         if before == after and not any(e >= max(s, d) for e, s, d in zip(rest, step, dilation, strict=True)):
             return _TRANSPOSED[rank](x, weight, bias, step, before, rest, groups, dilation)
         made = _TRANSPOSED[rank](x, weight, None, step, 0, 0, groups, dilation)
@@ -87,6 +80,25 @@ def _conv_transpose(node: Node) -> Run:
         return made if bias is None else made + bias.reshape(-1, *[1] * rank)
 
     return conv
+
+
+def _cuts(node: Node, full: Sequence[int], same: Sequence[int]) -> Pads:
+    """What a transposed convolution loses at its ends.
+
+    Args:
+        node: the convolution.
+        full: spatial sizes of its result when nothing is cut.
+        same: the sizes that auto_pad SAME stands for.
+    """
+    rank, mode = len(full), node.string("auto_pad", "NOTSET")
+    wanted, given = node.ints("output_shape"), node.ints("pads")
+    if wanted or mode.startswith("SAME"):
+        spare = [f - t for f, t in zip(full, wanted[-rank:] if wanted else same, strict=True)]
+        before, _ = same_pads([max(n, 0) for n in spare], mode == "SAME_UPPER")
+        return before, [n - b for n, b in zip(spare, before, strict=True)]
+    if given and mode == "NOTSET":
+        return given[:rank], given[rank:]
+    return [0] * rank, [0] * rank
 
 
 def _exact(x: Tensor, weight: Tensor, node: Node) -> Tensor:

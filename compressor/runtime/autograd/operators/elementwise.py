@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from compressor.runtime.autograd.node import Node, Run
+from compressor.runtime.autograd.operators.pairs import quantizer_of, undone
 from compressor.runtime.autograd.registry import function, operator
 from compressor.runtime.autograd.values import Host, Value, as_tensor, number, widened
 
@@ -156,12 +157,13 @@ def _relu(node: Node) -> Run:
 def _clip(node: Node) -> Run:
     low, high = node.ir.attributes.get("min"), node.ir.attributes.get("max")
     ends = [None if a is None else a.as_float() for a in (low, high)]
+    between = undone(quantizer_of(node.ir)) is not None
 
     def clip(x: Tensor, low: Value = None, high: Value = None) -> Tensor:
         least, most = (
             _operand(given) if given is not None else end for given, end in zip((low, high), ends, strict=True)
         )
-        if least is None and most is None:
+        if (least is None and most is None) or (between and x.is_floating_point()):  # clipped where it was rounded
             return x
         if isinstance(least, Tensor) != isinstance(most, Tensor):
             least, most = (None if v is None else torch.as_tensor(v, dtype=x.dtype) for v in (least, most))

@@ -6,26 +6,14 @@ nothing was clipped (Bengio et al. 2013), and reaches the scale as in LSQ (Esser
 
 from typing import Any
 
-import onnx_ir as ir
 import torch
 from torch import Tensor
 
 from compressor.runtime.autograd.node import Node, Run
 from compressor.runtime.autograd.operators.moving import cast
+from compressor.runtime.autograd.operators.pairs import LIMITS, quantizer_of, type_of_codes, undone
 from compressor.runtime.autograd.registry import operator
 from compressor.runtime.autograd.values import DTYPES
-
-LIMITS: dict[ir.DataType, tuple[int, int]] = {
-    ir.DataType.INT2: (-2, 1),
-    ir.DataType.UINT2: (0, 3),
-    ir.DataType.INT4: (-8, 7),
-    ir.DataType.UINT4: (0, 15),
-    ir.DataType.INT8: (-128, 127),
-    ir.DataType.UINT8: (0, 255),
-    ir.DataType.INT16: (-32768, 32767),
-    ir.DataType.UINT16: (0, 65535),
-}
-"""Smallest and largest code of each integer type."""
 
 
 def _spread(value: Tensor, x: Tensor, axis: int, block: int) -> Tensor:
@@ -94,69 +82,39 @@ def quantize_to(x: Tensor, zero_point: Tensor) -> Tensor:
 @operator("QuantizeLinear")
 def _quantize(node: Node) -> Run:
     axis, block, saturate = node.integer("axis", 1), node.integer("block_size"), bool(node.integer("saturate", 1))
-    wanted = _type_of_codes(node.ir)
+    wanted = type_of_codes(node.ir)
     if wanted not in DTYPES:
         raise node.unsupported(f"to {wanted.name} cannot be executed by torch here")
 
-    paired = _is_undone(node.ir)
+    paired = undone(node.ir)
+    limits = paired or LIMITS.get(wanted)
 
     def quantize(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
         learns = torch.is_grad_enabled() and (x.requires_grad or scale.requires_grad)
         simple = x.dtype == scale.dtype == torch.float32 and scale.numel() == 1 and not node.network.unrounded
-        if paired and learns and simple:
-            made: Tensor = _FakeQuantize.apply(x, scale, 0 if zero is None else int(zero), *LIMITS[wanted])  # type: ignore[no-untyped-call]
+        if paired is not None and learns and simple:
+            made: Tensor = _FakeQuantize.apply(x, scale, 0 if zero is None else int(zero), *paired)  # type: ignore[no-untyped-call]
             return made
         precise = x.to(scale.dtype) if scale.dtype != x.dtype else x
         codes = precise / _spread(scale, x, axis, block)
         shift = 0 if zero is None else _spread(zero, x, axis, block).to(codes.dtype)
-        if wanted not in LIMITS:
+        if limits is None:
             return cast(codes + shift, wanted, saturate)
-        made = torch.clamp(round_through(codes) + shift, *LIMITS[wanted])
+        made = torch.clamp(round_through(codes) + shift, *limits)
         if node.network.unrounded and made.requires_grad:
             made = torch.where(torch.rand_like(made) < node.network.unrounded, codes + shift, made)
-        if paired and learns:
+        if paired is not None and learns:
             return (made - shift) * _spread(scale, x, axis, block)
         return made if made.requires_grad else made.to(DTYPES[wanted])
 
     return quantize
 
 
-def _type_of_codes(quantizer: ir.Node) -> ir.DataType:
-    """That of the zero point, or what is stated, else 8 bits without a sign."""
-    zero, stated = quantizer.inputs[2] if len(quantizer.inputs) > 2 else None, quantizer.attributes.get("output_dtype")
-    if zero is not None and zero.dtype is not None:
-        return zero.dtype
-    if stated is not None and stated.as_int():
-        return ir.DataType(stated.as_int())
-    return quantizer.outputs[0].dtype or ir.DataType.UINT8
-
-
-def _is_undone(quantizer: ir.Node) -> bool:
-    """Whether all that reads the codes of a quantizer is what makes floats of them again, by the same numbers.
-
-    Then the floats themselves are handed on where gradients are asked for.
-    """
-    codes = quantizer.outputs[0]
-    plain = (
-        not codes.is_graph_output()
-        and _type_of_codes(quantizer) in LIMITS
-        and not quantizer.attributes.get("block_size")
-    )
-    return plain and all(
-        use.node.op_type == "DequantizeLinear"
-        and tuple(use.node.inputs[1:]) == tuple(quantizer.inputs[1:])
-        and use.node.attributes.get("axis") == quantizer.attributes.get("axis")
-        and "output_dtype" not in use.node.attributes
-        for use in codes.uses()
-    )
-
-
 @operator("DequantizeLinear")
 def _dequantize(node: Node) -> Run:
     axis, block = node.integer("axis", 1), node.integer("block_size")
     dtype = node.dtype("output_dtype")
-    source = None if node.ir.inputs[0] is None else node.ir.inputs[0].producer()
-    paired = source is not None and source.op_type == "QuantizeLinear" and _is_undone(source)
+    paired = undone(quantizer_of(node.ir)) is not None
 
     def dequantize(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
         if paired and x.is_floating_point():
