@@ -19,6 +19,7 @@ from compressor.cli.options import (
 
 if TYPE_CHECKING:
     from compressor.graph.opening import ModelSource
+    from compressor.passes.base import Pass
     from compressor.recipe import Recipe
 
 
@@ -87,16 +88,11 @@ def _recipe(
     """
     from compressor.cli.sources import source
     from compressor.errors import UsageError
-    from compressor.recipe import PRESETS
     from compressor.recipe.load import validate
     from compressor.recipe.tree import Plain, Tree
     from compressor.recipe.variables import override
 
-    if preset != "auto" and preset not in PRESETS:
-        raise UsageError(f"--preset {preset}: is unknown; there are {', '.join([*PRESETS, 'auto'])}")
-    if preset == "auto" and any(o.startswith("passes") for o in overrides):
-        raise UsageError("--set passes…: auto chooses the passes; name a preset as well")
-    steps = PRESETS["int8" if preset == "auto" else preset]
+    steps = _steps(preset, overrides)
     passes: list[Plain] = [{"type": step.type} for step in steps]
     values: dict[str, Plain] = {"version": 1, "model": str(model.path)}
     if model.trust:
@@ -106,8 +102,18 @@ def _recipe(
     values |= {"passes": passes, "output": {"model": str(output)}}
     if samples and data is None:
         raise UsageError("--samples: says how many to take of --data, which is missing")
-    needed = any(step.needs_calibration for step in steps)
-    if data is not None or needed:
+    if data is not None or any(step.needs_calibration for step in steps):
         entry = source(data or "random", model)
         values["data"] = {"calibration": entry | ({"samples": samples} if samples else {})}
     return validate(override(Tree(values, {}), overrides))
+
+
+def _steps(preset: str, overrides: tuple[str, ...]) -> "tuple[Pass, ...]":
+    from compressor.errors import UsageError
+    from compressor.recipe import PRESETS
+
+    if preset != "auto" and preset not in PRESETS:
+        raise UsageError(f"--preset {preset}: is unknown; there are {', '.join([*PRESETS, 'auto'])}")
+    if preset == "auto" and any(o.startswith("passes") for o in overrides):
+        raise UsageError("--set passes…: auto chooses the passes; name a preset as well")
+    return PRESETS["int8" if preset == "auto" else preset]

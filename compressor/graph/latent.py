@@ -327,20 +327,30 @@ def _ranged(node: ir.Node) -> _Place | None:
     integers = _integers(node.inputs[1])
     if source is None or source.op_type != "DynamicQuantizeLinear" or (zero is not None and zero.any()):
         return None
-    casts = uses_of(node.outputs[0])
-    scaled = uses_of(casts[0].node.outputs[0]) if len(casts) == 1 and casts[0].node.op_type == "Cast" else []
-    if integers is None or len(scaled) != 1 or scaled[0].node.op_type != "Mul":
+    cast = _only_reader(node, "Cast")
+    scaled = None if cast is None else _only_reader(cast, "Mul")
+    if integers is None or cast is None or scaled is None:
         return None
-    both = scaled[0].node.inputs[1 - scaled[0].idx]
-    parts = both.producer() if both is not None else None
-    if parts is None or parts.op_type != "Mul" or source.outputs[1] not in parts.inputs:
-        return None
-    scale = next((value for value in parts.inputs if value is not None and value is not source.outputs[1]), None)
+    both = _other_factor(scaled, cast.outputs[0])
+    parts = None if both is None else both.producer()
+    scale = None if parts is None or parts.op_type != "Mul" else _other_factor(parts, source.outputs[1])
     array = constant(scale)
     if array is None or scale is None:
         return None
     stored, multipliers, shape = integers
-    return _Place(node.outputs[0], stored, multipliers, shape, scale, (1, array.size), scaled[0].node)
+    return _Place(node.outputs[0], stored, multipliers, shape, scale, (1, array.size), scaled)
+
+
+def _other_factor(product: ir.Node, one: ir.Value) -> ir.Value | None:
+    """What a Mul multiplies a value by; None where it does not read it."""
+    first, second = product.inputs
+    return second if first is one else first if second is one else None
+
+
+def _only_reader(node: ir.Node, op_type: str) -> ir.Node | None:
+    """What reads the result of a node, if nothing else does and it is of this type."""
+    uses = uses_of(node.outputs[0])
+    return uses[0].node if len(uses) == 1 and uses[0].node.op_type == op_type else None
 
 
 def _integers(value: ir.Value | None) -> tuple[Stored, Codes | None, tuple[int, ...]] | None:
@@ -359,24 +369,26 @@ def _integers(value: ir.Value | None) -> tuple[Stored, Codes | None, tuple[int, 
 
 
 def _codes(value: ir.Value | None) -> Stored | None:
-    if value is None:
-        return None
-    array, producer = constant(value), value.producer()
-    if array is not None:
+    """Codes of a constant, of int4 cast to int8, or unpacked by one of our functions."""
+    array, producer = constant(value), None if value is None else value.producer()
+    if array is not None and value is not None:
         if value.dtype != ir.DataType.INT8 or array.ndim < 2:
             return None
         levels = REDUCED if np.abs(array.astype(np.int16)).max(initial=0) <= REDUCED.high else LEVELS[8]
         return Stored((value,), levels, array.shape)
-    if producer is None:
-        return None
-    if producer.op_type == "Cast" and producer.inputs[0] is not None and producer.inputs[0].dtype == ir.DataType.INT4:
-        source = producer.inputs[0]
-        codes = constant(source)
-        return None if codes is None else Stored((source,), LEVELS[4], codes.shape)
-    bits = _BITS.get(producer.op_type) if producer.domain == DOMAIN else None
+    if producer is not None and producer.op_type == "Cast":
+        source, codes = producer.inputs[0], constant(producer.inputs[0])
+        if source is not None and codes is not None and source.dtype == ir.DataType.INT4:
+            return Stored((source,), LEVELS[4], codes.shape)
+    return None if producer is None else _unpacked(producer)
+
+
+def _unpacked(function: ir.Node) -> Stored | None:
+    """The codes that a function of ours unpacks; None for every other node."""
+    bits = _BITS.get(function.op_type) if function.domain == DOMAIN else None
     if bits is None:
         return None
-    *arrays, shape = [v for v in producer.inputs if v is not None]
+    *arrays, shape = [v for v in function.inputs if v is not None]
     sizes = constant(shape)
     if sizes is None or any(constant(array) is None for array in arrays):
         return None

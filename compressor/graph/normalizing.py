@@ -67,7 +67,7 @@ def _normalized(model: ir.Model, selectors: Selectors) -> Iterator[Normalized]:
         arrays = _biased(node)
         if arrays is None or not all(selectors.match((node.name or "", v.name or ""), "Conv") for v in arrays):
             continue
-        weight, bias = arrays
+        (weight, bias), readers = arrays, uses_of(node.outputs[0])
         channels, name, graph = len(np.asarray(constant(weight))), bias.name or "", model.graph
         made = [
             new_initializer(graph, f"{name}_{part}", np.full(channels, value, np.float32))
@@ -77,7 +77,7 @@ def _normalized(model: ir.Model, selectors: Selectors) -> Iterator[Normalized]:
         normalization = ir.node("BatchNormalization", [node.outputs[0], *made], attributes, name=f"{name}_normalized")
         result = normalization.outputs[0]
         result.name, result.type, result.shape = f"{name}_normalized", node.outputs[0].type, node.outputs[0].shape
-        redirect(uses_of(node.outputs[0]), result)
+        redirect(readers, result)
         insert(graph, node.outputs[0], [normalization])
         names = (value.name or "" for value in made)
         yield Normalized(node.outputs[0].name or "", weight.name or "", name, *names)

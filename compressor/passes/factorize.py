@@ -122,27 +122,27 @@ class Factorize(Pass):
             return
         shapes = observe_shapes(model, context.feeds(), context.scratch)
         data = None if context.calibration is None or not self.whiten else held_out(context.calibration)[0]
-        found = []
-        for layer in layers(
-            model, weights, _FORMS[self.method], shapes, data, Ranks(self.round_to, self.rank), context
-        ):
-            if layer.ways:
-                found.append(layer)
-            else:
-                yield Skip(layer.weight.name, layer.weight.layer, self._unpaid(layer))
-        if not found:
-            return
-        choice = self._choose(model, found, context)
+        ranks = Ranks(self.round_to, self.rank)
+        looked = list(layers(model, weights, _FORMS[self.method], shapes, data, ranks, context))
+        yield from (
+            Skip(layer.weight.name, layer.weight.layer, self._unpaid(layer)) for layer in looked if not layer.ways
+        )
+        found = [layer for layer in looked if layer.ways]
+        if found:
+            choice = self._choose(model, found, context)
+            findings = [_finding(layer, way) for layer, way in zip(found, choice, strict=True)]
+            self._write(model, [(x.weight, way) for x, way in zip(found, choice, strict=True) if way], shapes, context)
+            yield from findings
+
+    def _write(self, model: Model, written: Sequence[tuple[Weight, Factors]], shapes: Shapes, context: Context) -> None:
+        """Put factors in place of weights, and fit the last of each anew."""
         before = model.copy()
-        written = [(layer.weight, way) for layer, way in zip(found, choice, strict=True) if way is not None]
-        findings = [_finding(layer, way) for layer, way in zip(found, choice, strict=True)]
         for weight, way in written:
             insert(weight, way)
         settle(model.ir)
         if self.repair and written and context.calibration is not None:
             names = {weight.name for weight, _ in written}
             list(repair(model, before, list(_last_factors(model, before, shapes, names)), context))
-        yield from findings
 
     def _choose(self, model: Model, found: Sequence[Layer], context: Context) -> Choice:
         if self.rank is not None:

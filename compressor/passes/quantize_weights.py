@@ -34,7 +34,7 @@ from compressor.graph.select import Selectors
 from compressor.graph.storage import insert_storage
 from compressor.graph.weights import Weight
 from compressor.numerics.divergence import relative_error
-from compressor.numerics.levels import Bits
+from compressor.numerics.levels import Bits, Coded
 from compressor.numerics.low_rank import correction
 from compressor.numerics.schemes import Granularity, Scheme
 from compressor.passes.base import Budget, Context, Names, Pass, chosen_bits
@@ -229,8 +229,7 @@ class QuantizeWeights(LayerSettings, Pass):
         return slower_products(model, filter(_is_product, weights), context)
 
     def _write(self, model: Model, fulfilled: Fulfilled, small: Mapping[str, str]) -> Change:
-        order, coded = fulfilled.order, fulfilled.coded
-        weight, compute = order.weight, order.scheme.compute
+        order, coded, weight = fulfilled.order, fulfilled.coded, fulfilled.order.weight
         name, layer, bytes_before = weight.name, weight.layer, weight.nbytes
         rank, corrected = self._settings(weight).compensate_rank if _is_product(weight) else 0, 0
         why, made, beside = small.get(weight.value.name or ""), fulfilled.rounded(), ""
@@ -243,20 +242,24 @@ class QuantizeWeights(LayerSettings, Pass):
             else:
                 beside += " left out: no smaller than floats"
         error = relative_error(weight.matrix(), made)
-        if why or not (_is_product(weight) or _is_table(weight)):
+        self._insert(model, weight, coded, order.scheme, in_float=bool(why))
+        detail = f"{order.scheme}{beside}{f'; in float: {why}' if why else ''}"
+        return Change(name, layer, detail, error, bytes_before, coded.nbytes + corrected, bits=order.scheme.bits)
+
+    def _insert(self, model: Model, weight: Weight, coded: Coded, scheme: Scheme, in_float: bool) -> None:
+        """Put codes in place of a weight, in the form that its layer computes with."""
+        if in_float or not (_is_product(weight) or _is_table(weight)):
             insert_storage(model.ir, weight, coded)
-        elif layer == "Gather" and order.scheme.bits == 3:
+        elif weight.layer == "Gather" and scheme.bits == 3:
             insert_packed_lookup(model.ir, weight, coded)
-        elif layer == "Gather":
+        elif weight.layer == "Gather":
             insert_block_embedding(weight, coded)
-        elif compute == "int8":
+        elif scheme.compute == "int8":
             insert_dynamic_product(weight, store_product(model.ir, weight, coded))
         elif self.format == "standard" and not weight.in_subgraph:
             insert_block_dequantization(weight, coded)
         else:
             insert_block_product(weight, coded)
-        detail = f"{order.scheme}{beside}{f'; in float: {why}' if why else ''}"
-        return Change(name, layer, detail, error, bytes_before, coded.nbytes + corrected, bits=order.scheme.bits)
 
 
 def _refuse_combination(settings: LayerSettings, compute: str, layout: str, symmetric: bool) -> None:

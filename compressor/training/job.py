@@ -1,6 +1,6 @@
 """A training as something that several processes can be told to do: files, settings, and the work itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from compressor.runtime.autograd import Network
 from compressor.runtime.ort import Array
 from compressor.training import augment
 from compressor.training.loop import History, Trainer, held_out
-from compressor.training.objective import Feature, Objective, matches, power_of, projection
+from compressor.training.objective import Feature, Match, Objective, Tensors, matches, power_of, projection
 from compressor.training.pool import Pool, Rows
 from compressor.training.settings import FeaturePair, TrainingSettings
 from compressor.training.student import Student
@@ -193,33 +193,49 @@ def _objective(
     wanted = tensors(_first(teacher, batch.feeds, "teacher"), student.device)
     with torch.no_grad():
         found = student.outputs(tensors(batch.feeds, student.device))
-    if settings.features == "auto":
-        pairs = [pair for pair in pairs if found[pair.student].is_floating_point()]
+    features = list(_features(pairs, found, wanted, settings, student.device))
+    followed = _followed(found, wanted, {f.teacher for f in features}, batch.samples, settings, vocabularies)
+    objective = Objective(followed, features, settings)
+    if settings.alpha is not None and settings.alpha < 1:
+        if not pool.labelled:
+            raise PassError("alpha below 1 mixes in labels, and the training data has none; leave alpha out")
+        objective.check_labels(pool.labels(), found)
+    return objective
+
+
+def _features(
+    pairs: Sequence[FeaturePair], found: Tensors, wanted: Tensors, settings: TrainingSettings, device: torch.device
+) -> Iterator[Feature]:
+    """What is to become alike inside; of what was found by itself, floats alone."""
     for pair in pairs:
-        if not found[pair.student].is_floating_point():
+        own, other = found[pair.student], wanted[pair.teacher]
+        if own.is_floating_point():
+            bridge = projection(own, other, (pair.student, pair.teacher))
+            yield Feature(pair.student, pair.teacher, power_of(other), bridge and bridge.to(device))
+        elif settings.features != "auto":
             raise PassError(f"features: {pair.student} holds no floats that could become alike")
-    features = [pair.teacher for pair in pairs]
+
+
+def _followed(
+    found: Tensors,
+    wanted: Tensors,
+    features: Collection[str],
+    samples: int,
+    settings: TrainingSettings,
+    vocabularies: frozenset[int],
+) -> tuple[Match, ...]:
+    """The outputs that are to become alike, and how."""
     outputs = {name: wanted[name] for name in found if name in wanted and name not in features}
     if not outputs:
         raise PassError(f"the teacher has none of the outputs {', '.join(found)}; map them by outputs")
-    followed = matches(outputs, batch.samples, settings, vocabularies)
+    followed = matches(outputs, samples, settings, vocabularies)
     for match in followed:
         if found[match.name].shape != wanted[match.name].shape:
             raise PassError(
                 f"output {match.name} is {list(found[match.name].shape)}, and {list(wanted[match.name].shape)} of the "
                 "teacher: they must be alike"
             )
-    made = []
-    for pair in pairs:
-        own, other = found[pair.student], wanted[pair.teacher]
-        bridge = projection(own, other, (pair.student, pair.teacher))
-        made.append(Feature(pair.student, pair.teacher, power_of(other), bridge and bridge.to(student.device)))
-    objective = Objective(followed, made, settings)
-    if settings.alpha is not None and settings.alpha < 1:
-        if not pool.labelled:
-            raise PassError("alpha below 1 mixes in labels, and the training data has none; leave alpha out")
-        objective.check_labels(pool.labels(), found)
-    return objective
+    return followed
 
 
 def _first(teacher: Teacher, feeds: Mapping[str, Array], whose: str) -> dict[str, Array]:

@@ -145,14 +145,8 @@ class Trainer:
         ahead = iter(()) if self.history.stopped else self._steps(self.history.step, steps)
         for parts in progress.track(ahead, "distill", left):
             done = self._done(steps, time.monotonic() - started)
-            if done >= 1:
+            if done >= 1 or not self._advance(parts, optimizer, done):
                 break
-            loss = self._step(parts, optimizer, self.history.learning_rate * self._factor(done))
-            if not math.isfinite(loss):
-                self.history.stopped = f"the loss was not finite at step {self.history.step}"
-                break
-            self.history.step += 1
-            self.history.losses = [*self.history.losses[-49:], loss]
             self.history.seconds = time.monotonic() - started
             if self.history.step % looks == 0 or self.history.step == steps:
                 best = self._look(best, progress)
@@ -197,6 +191,16 @@ class Trainer:
                 f"distill: the teacher is right on {right[1] / right[2]:.1%} of {right[2]:.0f} held-out labels, the "
                 f"student before it learns from it on {right[0] / right[2]:.1%}"
             )
+
+    def _advance(self, parts: Sequence[Rows], optimizer: torch.optim.Optimizer, done: float) -> bool:
+        """One step more; False, and nothing has changed, where its loss is not finite."""
+        loss = self._step(parts, optimizer, self.history.learning_rate * self._factor(done))
+        if not math.isfinite(loss):
+            self.history.stopped = f"the loss was not finite at step {self.history.step}"
+            return False
+        self.history.step += 1
+        self.history.losses = [*self.history.losses[-49:], loss]
+        return True
 
     def _step(self, parts: Sequence[Rows], optimizer: torch.optim.Optimizer, rate: float) -> float:
         """One step of the optimizer; the mean loss of its samples, not finite when nothing was changed."""

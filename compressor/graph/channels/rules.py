@@ -132,15 +132,10 @@ def _resize(c: Coupling, node: ir.Node) -> None:
 def _reduce(c: Coupling, node: ir.Node) -> None:
     """Sums and means are taken over what is left; whatever else is reduced is fixed."""
     axes = list(c.axes(_source(node)))
-    given = node.inputs[1] if len(node.inputs) > 1 else None
-    listed = constant(given) if given is not None else None
-    if given is not None and listed is None:
+    reduced = _reduced(node, len(axes))
+    if reduced is None:
         c.freeze_all(node, f"{node.op_type} {node.name} works along an axis that is computed")
         return
-    numbers = node.attributes["axes"].as_ints() if "axes" in node.attributes else () if listed is None else listed
-    reduced = {int(n) % max(len(axes), 1) for n in numbers}
-    if not reduced and not attribute(node, "noop_with_empty_axes", 0):
-        reduced = set(range(len(axes)))
     if node.op_type in _ADDING:
         c.relax(node, [axes[i] for i in reduced])
     else:
@@ -149,6 +144,19 @@ def _reduce(c: Coupling, node: ir.Node) -> None:
     keep = bool(attribute(node, "keepdims", 1))
     after = [Axis(1) if i in reduced else axis for i, axis in enumerate(axes) if keep or i not in reduced]
     c.set_axes(node.outputs[0], after)
+
+
+def _reduced(node: ir.Node, rank: int) -> set[int] | None:
+    """The axes that a reduction takes together, by attribute or input; None where they are computed."""
+    given = node.inputs[1] if len(node.inputs) > 1 else None
+    listed = constant(given)
+    if given is not None and listed is None:
+        return None
+    numbers = node.attributes["axes"].as_ints() if "axes" in node.attributes else () if listed is None else listed
+    reduced = {int(n) % max(rank, 1) for n in numbers}
+    if not reduced and not attribute(node, "noop_with_empty_axes", 0):
+        return set(range(rank))
+    return reduced
 
 
 def _extreme(c: Coupling, node: ir.Node) -> None:
