@@ -110,12 +110,22 @@ def _integer_recurrent(node: ir.Node, x: Shape, w: Shape, y: Shape) -> int:
     return x[0] * x[1] * w[0] * w[2] * (w[1] + w[2] // 4)
 
 
+def _einsum(node: ir.Node, a: Shape, b: Shape, y: Shape) -> int:
+    """One for every combination of all letters; 0 for dots and for other than two factors, which are not counted."""
+    terms = node.attributes["equation"].as_string().replace(" ", "").partition("->")[0].split(",")
+    if len(terms) != 2 or "." in "".join(terms):
+        return 0
+    lengths = [*zip(terms[0], a, strict=True), *zip(terms[1], b, strict=True)]
+    return prod(max(n for c, n in lengths if c == letter) for letter in {c for c, _ in lengths})
+
+
 _SECOND = {"QLinearConv": 3, "QLinearMatMul": 3}
 _MACS: dict[str, Callable[..., int]] = {
     **dict.fromkeys(("Conv", "ConvInteger", "QLinearConv"), _conv),
     "ConvTranspose": _conv_transpose,
     **dict.fromkeys(("MatMul", "MatMulInteger", "QLinearMatMul"), _matmul),
     "Gemm": _gemm,
+    "Einsum": _einsum,
     **dict.fromkeys(("LSTM", "GRU", "RNN"), _recurrent),
     "DynamicQuantizeLSTM": _integer_recurrent,
 }

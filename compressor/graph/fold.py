@@ -26,6 +26,11 @@ class Folded:
     layer_type: str
     neighbour: str
 
+    @property
+    def detail(self) -> str:
+        """What happened, in words."""
+        return f"{self.neighbour} folded in"
+
 
 def fold_affine(model: ir.Model) -> Iterator[Folded]:
     """Fold every affine map per channel that sits beside a linear layer into it, until none is left."""

@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from compressor.graph.cast import LEAST_ENTRIES
 from compressor.graph.edit import bypass
+from compressor.graph.einsum import Expanded, expand_einsums
 from compressor.graph.fold import Folded, fold_affine, merge_biases
 from compressor.graph.merging import merge_layers
 from compressor.graph.model import Model
@@ -18,8 +19,8 @@ _SMALL = 1024
 _NO_LIMIT = 2**62
 
 
-def simplify(model: Model) -> Iterator[Folded]:
-    """Fold constants and affine maps, drop what does nothing, merge what is there twice.
+def simplify(model: Model) -> Iterator[Folded | Expanded]:
+    """Fold constants and affine maps, drop what does nothing, merge what is there twice, write Einsum as MatMul.
 
     Layers keep their names, so that selectors written for the original still match.
     """
@@ -36,6 +37,7 @@ def simplify(model: Model) -> Iterator[Folded]:
         optimizer.optimize_ir(model.ir, inline=False, should_fold=_unless_it_widens)
     _drop_inert(model.ir)
     _restore_names(model.ir, names)
+    yield from expand_einsums(model.ir)
     yield from merge_biases(model.ir)
     yield from fold_affine(model.ir)
     yield from merge_layers(model.ir)

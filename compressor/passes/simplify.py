@@ -2,7 +2,8 @@
 
 Constant folding, common subexpressions and fusion rules are onnxscript.optimizer's; the affine maps
 per channel that it leaves beside a layer (Conv · Mul/Add, BatchNormalization · Conv, …) are folded
-into the layer by the equations of `numerics/folding.py`.
+into the layer by the equations of `numerics/folding.py`. Einsum becomes the product that it is, which
+other passes can work on.
 """
 
 from collections import Counter
@@ -16,7 +17,7 @@ from compressor.report import Change, Finding
 
 
 class Simplify(Pass):
-    """Fold constants and normalizations, drop what does nothing, merge duplicates. Loses nothing."""
+    """Fold constants and normalizations, Einsum as MatMul, drop what does nothing, merge duplicates. Loses nothing."""
 
     may_do_nothing: ClassVar[bool] = True
 
@@ -25,8 +26,8 @@ class Simplify(Pass):
     def apply(self, model: Model, context: Context) -> Iterator[Finding]:
         """Fold and drop until nothing is left to do."""
         before, bytes_before = model.node_counts(), model.nbytes()
-        for folded in simplify(model):
-            yield Change(folded.layer, folded.layer_type, f"{folded.neighbour} folded in")
+        for found in simplify(model):
+            yield Change(found.layer, found.layer_type, found.detail)
         after, bytes_after = model.node_counts(), model.nbytes()
         gone = before - after
         if gone or bytes_after < bytes_before:

@@ -36,6 +36,20 @@ CASES: dict[str, tuple[str, str, tuple[int, ...], dict[str, tuple[int, ...]], in
     ),
     "depthwise": ("float[N,4,8,8] x => float y", "y = Conv<group=4>(x, w)", (1, 4, 8, 8), {"w": (4, 1, 3, 3)}, 36 * 36),
     "one-dimensional": ("float[N,4,10] x => float y", "y = Conv(x, w)", (1, 4, 10), {"w": (6, 4, 3)}, 8 * 72),
+    "einsum": (
+        "float[N,6,8] x => float y",
+        'y = Einsum<equation="abc,dce->abde">(x, w)',
+        (2, 6, 8),
+        {"w": (3, 8, 5)},
+        1440,
+    ),
+    "einsum of two products": (
+        "float[N,6] x => float y",
+        'y = Einsum<equation="ab,bc,bd->acd">(x, w, v)',
+        (2, 6),
+        {"w": (6, 8), "v": (6, 5)},
+        0,
+    ),
     "transposed": (
         "float[N,4,5,5] x => float y",
         "y = ConvTranspose<strides=[2,2]>(x, w)",
