@@ -61,6 +61,23 @@ class _Kinds:
         return _Kinds(self.second, self.first, self.result)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Product:
+    """Rows of x by a constant.
+
+    Attributes:
+        kinds: of the letters, those of x first.
+        x: what is multiplied.
+        weight: the constant.
+        array: its entries.
+    """
+
+    kinds: _Kinds
+    x: ir.Value
+    weight: ir.Value
+    array: NDArray[np.generic]
+
+
 def expand_einsums(model: ir.Model) -> Iterator[Expanded]:
     """Write every Einsum as MatMul that multiplies by a constant, or a matrix by a matrix; the others stay.
 
@@ -82,19 +99,45 @@ def expand_einsums(model: ir.Model) -> Iterator[Expanded]:
                 yield Expanded(name, "Einsum", f"{equation.replace(' ', '')} is written as MatMul")
 
 
+def multiplies_by_constant(node: ir.Node) -> bool:
+    """Whether an Einsum is rows times a matrix that is there from the start."""
+    return _constant_factor(node) is not None
+
+
+def _constant_factor(node: ir.Node) -> _Product | None:
+    kinds = _kinds(node)
+    for x, weight, letters in () if kinds is None else _orders(node, kinds):
+        array = constant(weight)
+        if array is not None and not letters.batch and letters.rows and not _stretches(x, letters, array.shape):
+            return _Product(letters, x, weight, array)
+    return None
+
+
+def _orders(node: ir.Node, kinds: _Kinds) -> Iterator[tuple[ir.Value, ir.Value, _Kinds]]:
+    """Both factors, either of them as the first."""
+    first, second = node.inputs
+    if first is not None and second is not None:
+        yield first, second, kinds
+        yield second, first, kinds.swapped
+
+
+def _stretches(x: ir.Value, kinds: _Kinds, shape: Sequence[int]) -> bool:
+    """Whether an axis that is summed has another length here and there, or might have."""
+    for letter in kinds.summed:
+        length, other = _length(x, kinds.first, letter), shape[kinds.second.index(letter)]
+        if length != other and (isinstance(length, int) or other == 1):
+            return True
+    return False
+
+
 def _product(node: ir.Node) -> list[ir.Node] | None:
     """MatMul and what is needed around it; None where it is none."""
-    kinds, factors = _kinds(node), [value for value in node.inputs if value is not None]
-    if kinds is None or len(factors) != 2:
+    product, kinds = _constant_factor(node), _kinds(node)
+    if product is not None:
+        return _by_constant(node, product)
+    if kinds is None or any(len(kind) != 1 for kind in (kinds.rows, kinds.columns, kinds.summed)):
         return None
-    first, second = factors
-    arrays = constant(first), constant(second)
-    if arrays[1] is not None and not kinds.batch and kinds.rows:
-        return _by_constant(node, kinds, first, second, arrays[1])
-    if arrays[0] is not None and not kinds.batch and kinds.columns:
-        return _by_constant(node, kinds.swapped, second, first, arrays[0])
-    if any(len(kind) != 1 for kind in (kinds.rows, kinds.columns, kinds.summed)):
-        return None
+    first, second = (value for value in node.inputs if value is not None)
     lengths = _length(first, kinds.first, kinds.summed), _length(second, kinds.second, kinds.summed)
     if lengths[0] is None or lengths[0] != lengths[1]:
         return None
@@ -105,18 +148,13 @@ def _product(node: ir.Node) -> list[ir.Node] | None:
     return [*_makers(left), *_makers(right), made, *_makers(after)]
 
 
-def _by_constant(
-    node: ir.Node, kinds: _Kinds, x: ir.Value, weight: ir.Value, array: NDArray[np.generic]
-) -> list[ir.Node] | None:
+def _by_constant(node: ir.Node, product: _Product) -> list[ir.Node]:
     """Rows of x by a matrix (summed, columns); axes that are taken together are reshaped before and after."""
+    kinds, x, array = product.kinds, product.x, product.array
     sizes = dict(zip(kinds.second, array.shape, strict=True))
-    for letter in kinds.summed:
-        length = _length(x, kinds.first, letter)
-        if length != sizes[letter] and (isinstance(length, int) or sizes[letter] == 1):
-            return None
     matrix = np.transpose(array, [kinds.second.index(c) for c in kinds.summed + kinds.columns])
     inner, outer = prod(sizes[c] for c in kinds.summed), prod(sizes[c] for c in kinds.columns)
-    stored = _stored(node, weight, np.ascontiguousarray(matrix.reshape(inner, outer)))
+    stored = _stored(node, product.weight, np.ascontiguousarray(matrix.reshape(inner, outer)))
     taken, kept = _ordered(x, kinds.first, kinds.rows + kinds.summed, f"{node.name}_input"), [0] * len(kinds.rows)
     if len(kinds.summed) != 1:
         taken.append(_reshaped(node, taken[-1], [*kept, inner], f"{node.name}_rows"))

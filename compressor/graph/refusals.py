@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from compressor.graph.composed import Composed, composed
 from compressor.graph.edit import constant
+from compressor.graph.einsum import multiplies_by_constant
 from compressor.graph.model import Model
 from compressor.graph.recurrent import lstm_refusal
 from compressor.graph.weights import FLOATS, Use, Weight, attribute, layout_of, takes_weight, uses_of
@@ -85,8 +86,13 @@ def already_quantized(model: Model) -> Iterator[tuple[str, str]]:
                 yield node.name or "", node.op_type
 
 
-def set_aside(model: Model) -> Iterator[tuple[str, str, str]]:
-    """Name, operator type and reason of the layers that are no longer, or not yet, a weight's."""
+def set_aside(model: Model, products: bool = True) -> Iterator[tuple[str, str, str]]:
+    """Name, operator type and reason of the layers that are no longer, or not yet, a weight's.
+
+    Args:
+        model: any.
+        products: whether Einsum by a constant is among them, which is no layer to those who work on layers.
+    """
     quantized = dict(already_quantized(model))
     for name, layer in quantized.items():
         yield name, layer, "quantized already"
@@ -95,12 +101,20 @@ def set_aside(model: Model) -> Iterator[tuple[str, str, str]]:
         made = next(_composed_weights(node, behind), None)
         if made is not None:
             yield node.name or "", node.op_type, _stored_otherwise(made.tensor)
+        elif products and node.op_type == "Einsum" and any(constant(value) is not None for value in node.inputs):
+            yield node.name or "", node.op_type, _no_product(node)
 
 
 def _composed_weights(node: ir.Node, behind: dict[ir.Value, Composed]) -> Iterator[Composed]:
     """What a layer multiplies by, where that is computed from constants."""
     weights = (v for i, v in enumerate(node.inputs) if v is not None and takes_weight(Use(node, i)))
     yield from (behind[value] for value in weights if value in behind)
+
+
+def _no_product(einsum: ir.Node) -> str:
+    if multiplies_by_constant(einsum):
+        return "is worked on as MatMul, which simplify makes of it; put simplify before this pass"
+    return f"{einsum.attributes['equation'].as_string()} is not one product by a matrix"
 
 
 def _stored_otherwise(tensor: ir.TensorProtocol) -> str:

@@ -15,6 +15,7 @@ from compressor.data import Dataset, RandomSource, Settings
 from compressor.errors import PassError, RecipeError
 from compressor.evaluate.judge import Judge
 from compressor.graph.model import Model
+from compressor.graph.refusals import set_aside
 from compressor.graph.select import Selectors, matcher
 from compressor.graph.weights import Weight
 from compressor.numerics.levels import Bits
@@ -242,7 +243,7 @@ class SparsePass(Pass):
     def sorted_out(self, model: Model) -> tuple[list[Weight], list[Skip]]:
         """The selected weights that can have such zeros, and those that cannot, each with the reason."""
         able: list[Weight] = []
-        skips: list[Skip] = []
+        skips = [Skip(*found) for found in set_aside(model)]
         for weight in model.weights(self.selectors):
             reason = self.refusal(weight)
             if reason is None:

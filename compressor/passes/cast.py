@@ -42,7 +42,7 @@ class Cast(Pass):
         if self.dtype == "float32":
             yield from _widened(model)
             return
-        yield from (Skip(*found) for found in set_aside(model))
+        yield from (Skip(*found) for found in set_aside(model, products=False))
         for constant in list(constants(model, self.selectors)):
             yield _stored(constant, self.dtype)
         settle(model.ir)

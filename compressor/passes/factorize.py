@@ -28,6 +28,7 @@ from compressor.graph.edit import settle
 from compressor.graph.factors import factor_refusal
 from compressor.graph.model import Model
 from compressor.graph.outlets import Shapes
+from compressor.graph.refusals import set_aside
 from compressor.graph.weights import Weight
 from compressor.numerics.affine import Doubles
 from compressor.numerics.allocation import Candidates, least_loss, least_size
@@ -115,6 +116,7 @@ class Factorize(Pass):
 
     def apply(self, model: Model, context: Context) -> Iterator[Finding]:
         """Find what pays, choose, write, and repair."""
+        yield from (Skip(*found) for found in set_aside(model))
         refusals = [(weight, _refusal(weight)) for weight in model.weights(self.selectors)]
         yield from (Skip(weight.name, weight.layer, reason) for weight, reason in refusals if reason is not None)
         weights = [weight for weight, reason in refusals if reason is None]

@@ -9,6 +9,7 @@ import pytest
 from compressor.graph.channels import Channels
 from compressor.graph.einsum import Expanded
 from compressor.graph.model import Model
+from compressor.graph.refusals import set_aside
 from compressor.graph.simplify import simplify
 from compressor.runtime.shapes import observe_shapes
 from tests.models import Array, floats, graph, load, outputs, run
@@ -158,3 +159,17 @@ def test_attention_by_einsum_is_pruned_and_quantized_like_any_other(tmp_path: Pa
     assert [weight.layer for weight in model.weights()] == ["MatMul"] * 4
     channels = Channels.of(model, observe_shapes(model, feeds, tmp_path))
     assert {group.kind for group in channels.groups} >= {"heads"}
+
+
+@pytest.mark.parametrize(
+    ("equation", "shape", "said"),
+    [("abc,cd->abd", (4, 5), "put simplify before this pass"), ("abc,bcd->abd", (3, 4, 5), "not one product")],
+)
+def test_a_layer_that_other_passes_do_not_see_is_named(
+    equation: str, shape: tuple[int, ...], said: str, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    body = f'[layer] y = Einsum<equation="{equation}">(x, w)'
+    model = load(graph("float[2,3,4] x => float[2,3,5] y", body, w=floats(rng, *shape)), tmp_path)
+    ((name, layer, reason),) = set_aside(model)
+    assert (name, layer) == ("layer", "Einsum")
+    assert said in reason
