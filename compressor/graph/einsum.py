@@ -14,7 +14,16 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from compressor.graph.edit import constant, graph_of, new_initializer, new_node, remove_if_unused, replace, set_array
+from compressor.graph.edit import (
+    constant,
+    graph_of,
+    new_initializer,
+    new_node,
+    remove_if_unused,
+    replace,
+    set_array,
+    settle,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +93,24 @@ def expand_einsums(model: ir.Model) -> Iterator[Expanded]:
     Left alone are those with more than two factors, with a letter twice in one factor, with one that is only summed
     up, and with lengths that are not known to agree: Einsum stretches an axis of length 1, MatMul does not.
     """
-    for graph in model.graphs():
-        for node in list(graph):
-            nodes = None if node.op_type != "Einsum" or node.domain else _product(node)
-            if nodes is not None:
-                name, equation = node.name or "", node.attributes["equation"].as_string()
-                weights = [value for value in node.inputs if value is not None]
-                product = next(made for made in nodes if made.op_type == "MatMul")
-                replace(node, nodes)
-                nodes[-1].name = f"{name}_ordered"
-                product.name = name
-                for weight in weights:
-                    remove_if_unused(weight)
-                yield Expanded(name, "Einsum", f"{equation.replace(' ', '')} is written as MatMul")
+    einsums = [node for graph in model.graphs() for node in graph if node.op_type == "Einsum" and not node.domain]
+    expanded = [found for node in einsums if (found := _expanded(node)) is not None]
+    if expanded:
+        settle(model)
+    yield from expanded
+
+
+def _expanded(node: ir.Node) -> Expanded | None:
+    nodes, factors = _product(node), [value for value in node.inputs if value is not None]
+    if nodes is None:
+        return None
+    name, equation = node.name or "", node.attributes["equation"].as_string()
+    replace(node, nodes)
+    nodes[-1].name = f"{name}_ordered"
+    next(made for made in nodes if made.op_type == "MatMul").name = name
+    for factor in factors:
+        remove_if_unused(factor)
+    return Expanded(name, "Einsum", f"{equation.replace(' ', '')} is written as MatMul")
 
 
 def multiplies_by_constant(node: ir.Node) -> bool:

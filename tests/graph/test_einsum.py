@@ -161,6 +161,14 @@ def test_attention_by_einsum_is_pruned_and_quantized_like_any_other(tmp_path: Pa
     assert {group.kind for group in channels.groups} >= {"heads"}
 
 
+def test_names_that_are_taken_are_left_to_those_that_have_them(tmp_path: Path, rng: np.random.Generator) -> None:
+    body = """layer_product = Relu(x)  layer_input = Neg(x)  s = Add(layer_product, layer_input)
+        [layer] p = Einsum<equation="abc,cd->dba">(s, w)  y = Add(p, v)"""
+    arrays = {"w": floats(rng, 4, 5), "v": floats(rng, 5, 3, 2)}
+    proto = graph("float[2,3,4] x => float[5,3,2] y", body, **arrays)
+    _check(proto, load(proto, tmp_path), {"x": floats(rng, 2, 3, 4)}, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("equation", "shape", "said"),
     [("abc,cd->abd", (4, 5), "put simplify before this pass"), ("abc,bcd->abd", (3, 4, 5), "not one product")],
