@@ -66,7 +66,7 @@ def assign(
     goal: Goal,
     drift: Drift,
     context: Surroundings,
-    probe: Probe | None = None,
+    probe: Probe,
 ) -> list[Order]:
     """One order for every weight: those that meet the goal with the least drift, or with the fewest bytes.
 
@@ -76,12 +76,12 @@ def assign(
         goal: a size or a drift.
         drift: of a model from the reference.
         context: samples, for second moments.
-        probe: says what one weight's codes cause; executes the model with them when None.
+        probe: says what one weight's codes cause.
 
     Raises:
         PassError: the goal cannot be met with these candidates.
     """
-    measured = _measured(model, candidates, probe or _Executed(model, drift), context)
+    measured = _measured(model, candidates, probe, context)
     if goal.nbytes is None:
         return _within_drift(model, candidates, measured, goal.drift or 0.0, drift, context)
     choice = least_loss(measured, goal.nbytes)
@@ -108,18 +108,21 @@ def _measured(
     return [_candidates(orders, found, probes[orders[0].weight.name], drifts) for orders in candidates]
 
 
-class _Executed:
-    """A probe that executes the model with the codes of one weight."""
+class ExecutedProbe:
+    """A probe that executes the model with the codes of one weight.
+
+    Args:
+        model: whose weights are coded.
+        drift: of a model from this one.
+    """
 
     def __init__(self, model: Model, drift: Drift) -> None:
         self._model, self._drift = model, drift
-        self._before = drift(model)
         self._found: dict[str, float] = {}
 
     def add(self, coding: Fulfilled) -> None:
         """See `Probe.add`."""
-        after = _drift_with(self._model, [coding], self._drift)
-        self._found[coding.order.weight.name] = max(after - self._before, 0.0)
+        self._found[coding.order.weight.name] = _drift_with(self._model, [coding], self._drift)
 
     def drifts(self) -> dict[str, float]:
         """See `Probe.drifts`."""

@@ -47,17 +47,27 @@ class Judge:
         scratch: folder for what is kept, and for the models.
         threads: threads inside one operator.
         samples: enough of them, in whole batches; it may be fewer when their outputs are large.
+        start: what to compare with in place of the reference, where changes of this model are judged: behind a pass
+            that lost something, a change that does harm may bring the outputs nearer to the reference by chance.
 
     Raises:
         PassError: the reference has no output that can be compared.
     """
 
-    def __init__(self, reference: Model, data: Dataset, scratch: Path, threads: int, samples: int = 256) -> None:
+    def __init__(
+        self,
+        reference: Model,
+        data: Dataset,
+        scratch: Path,
+        threads: int,
+        samples: int = 256,
+        start: Model | None = None,
+    ) -> None:
         self._data, self._threads = data, threads
         self._folder = Path(tempfile.mkdtemp(prefix="judge-", dir=scratch))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._vocabularies = {weight.shape[0] for weight in reference.weights() if weight.layer == "Gather"}
-        with self._opened(reference) as session:
+        with self._opened(start or reference) as session:
             self._outputs = _comparable(session, data)
             self._kept = tuple(self._keep(session, samples))
 

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from compressor.calibration.assignment import Goal, assign
+from compressor.calibration.assignment import ExecutedProbe, Goal, Probe, assign
 from compressor.calibration.coding import Order
 from compressor.data import Dataset, RandomSource, Settings
 from compressor.errors import PassError, RecipeError
@@ -63,9 +63,20 @@ class Context:
         Raises:
             PassError: there is no calibration data, or no output to judge by.
         """
+        return Judge(self.reference, self._samples(), self.scratch, self.threads)
+
+    def judge_from(self, model: Model, data: Dataset | None = None) -> Judge:
+        """Says how far changes move the outputs from where those of this model are, on these or the calibration data.
+
+        Raises:
+            PassError: there is no data, or no output to judge by.
+        """
+        return Judge(self.reference, data or self._samples(), self.scratch, self.threads, start=model)
+
+    def _samples(self) -> Dataset:
         if self.calibration is None:
             raise PassError("this pass judges its changes on sample data; give data.calibration")
-        return Judge(self.reference, self.calibration, self.scratch, self.threads)
+        return self.calibration
 
 
 def _sequence(value: object) -> object:
@@ -143,8 +154,13 @@ class Budget(Settings):
         """
         entries = sum(orders[0].weight.size for orders in candidates)
         nbytes = self.bytes if self.bits_per_weight is None else self.bits_per_weight * entries / 8
-        probe = GradientProbe(model, context.seed, context) if self.sensitivity == "gradient" else None
-        return assign(model, candidates, Goal(nbytes, self.drift), context.judge.drift, context, probe)
+        drift = context.judge.drift
+        return assign(model, candidates, Goal(nbytes, self.drift), drift, context, self._probe(model, context))
+
+    def _probe(self, model: Model, context: Context) -> Probe:
+        if self.sensitivity == "gradient":
+            return GradientProbe(model, context.seed, context)
+        return ExecutedProbe(model, context.judge_from(model).drift)
 
 
 def chosen_bits(findings: Sequence[Finding]) -> Iterator[tuple[Change, str]]:

@@ -158,9 +158,10 @@ class Factorize(Pass):
     def _within_budget(self, model: Model, found: Sequence[Layer], context: Context) -> Choice:
         if context.calibration is None:
             raise PassError("a budget is measured on data.calibration; without it, give energy, ratio or rank")
-        judge = Judge(context.reference, held_out(context.calibration)[1], context.scratch, context.threads)
-        losses = _losses(model, found, judge, context)
+        others = held_out(context.calibration)[1]
+        losses = _losses(model, found, context.judge_from(model, others), context)
         if self.drift is not None:
+            judge = Judge(context.reference, others, context.scratch, context.threads)
             return _within_drift(model, found, losses, self.drift, judge)
         if self.parameters is not None:
             sizes = [np.array([layer.weight.size, *(w.parameters for w in layer.ways)], np.float64) for layer in found]
@@ -219,11 +220,11 @@ def _last_factors(model: Model, before: Model, shapes: Shapes, names: Collection
 
 
 def _losses(model: Model, found: Sequence[Layer], judge: Judge, context: Context) -> list[Doubles]:
-    """Of every layer the drift as it is, 0, and in each of its ways."""
-    untouched, losses = judge.drift(model), []
+    """Of every layer the drift from the model as it is: 0, and in each of its ways."""
+    losses: list[Doubles] = []
     for layer in context.progress.track(found, "layers", len(found)):
         probe = layer.ways[len(layer.ways) // 2]
-        drift = max(judge.drift(trial(model, layer.weight, probe)) - untouched, 0.0)
+        drift = judge.drift(trial(model, layer.weight, probe))
         per_error = drift / probe.error if probe.error > 0 else 0.0
         losses.append(np.array([0.0, *(way.error * per_error for way in layer.ways)]))
     return losses

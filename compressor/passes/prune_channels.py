@@ -26,7 +26,6 @@ from compressor.calibration.repair import Fitted, fits, repair
 from compressor.calibration.timing import time_of_layers, time_without, within_time
 from compressor.data import Dataset, held_out
 from compressor.errors import PassError
-from compressor.evaluate.judge import Judge
 from compressor.graph.channels import ChannelGroup, Channels, Kind, prepare, tidy
 from compressor.graph.model import Model
 from compressor.graph.refusals import set_aside
@@ -175,15 +174,14 @@ class PruneChannels(Pass):
         if context.calibration is None:
             raise PassError(f"importance {self.importance} needs data.calibration; or take importance: magnitude")
         learn, others = held_out(context.calibration)
-        judge = Judge(context.reference, others, context.scratch, context.threads)
+        judge = context.judge_from(model, others)
         prospects, losses = [], []
-        untouched = judge.drift(model) if self.scope == "global" else 0.0
         for prospect in self._found(model, channels, groups, learn, context):
             drift = judge.drift(narrowed(model, channels, prospect)) if self.scope == "global" else 0.0
             if not math.isfinite(drift):  # somewhere zeros are divided by, or their logarithm is taken
                 drift = judge.drift(narrowed(model, channels, prospect, cut=True))
             prospects.append(replace(prospect, probed={}))
-            losses.append(prospect.losses(max(drift - untouched, 0.0)))
+            losses.append(prospect.losses(drift))
         return prospects, losses
 
     def _found(
