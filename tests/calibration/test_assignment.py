@@ -50,6 +50,10 @@ def _candidates(model: Model, rounding: Rounding = "nearest") -> list[list[Order
     return [[Order(w, Scheme(bits, "per_block", 16, rounding=rounding)) for bits in WIDTHS] for w in model.weights()]
 
 
+def _assigned(model: Model, candidates: list[list[Order]], goal: Goal, drift: Drift, bench: Bench) -> list[Order]:
+    return assign(model, candidates, goal, drift, bench, ExecutedProbe(model, drift))
+
+
 def _bits(orders: list[Order]) -> dict[str, Bits]:
     return {order.weight.name: order.scheme.bits for order in orders}
 
@@ -71,14 +75,14 @@ def _position(bits: Bits) -> int:
 @pytest.mark.parametrize("goal", [Goal(nbytes=64 * 64), Goal(drift=0.02)], ids=["bytes", "drift"])
 def test_what_matters_more_gets_more_bits(goal: Goal, rounding: Rounding, tmp_path: Path) -> None:
     model, bench, drift = _setting(tmp_path)
-    found = _bits(assign(model, _candidates(model, rounding), goal, drift, bench, ExecutedProbe(model, drift)))
+    found = _bits(_assigned(model, _candidates(model, rounding), goal, drift, bench))
     assert found.keys() == {"loud", "quiet"}
     assert _position(found["loud"]) < _position(found["quiet"])
 
 
 def test_layers_that_matter_alike_get_the_same(tmp_path: Path) -> None:
     model, bench, drift = _setting(tmp_path, 1.0)
-    found = _bits(assign(model, _candidates(model), Goal(nbytes=2 * 64 * 64 * 5 / 8), drift, bench, ExecutedProbe(model, drift)))
+    found = _bits(_assigned(model, _candidates(model), Goal(nbytes=2 * 64 * 64 * 5 / 8), drift, bench))
     assert found["loud"] == found["quiet"] == 4
 
 
@@ -86,7 +90,7 @@ def test_layers_that_matter_alike_get_the_same(tmp_path: Path) -> None:
 def test_bytes_are_kept_and_nothing_within_them_is_better(bits_per_weight: float, tmp_path: Path) -> None:
     model, bench, drift = _setting(tmp_path)
     nbytes, candidates = 2 * 64 * 64 * bits_per_weight / 8, _candidates(model)
-    reached, taken = _reached(model, assign(model, candidates, Goal(nbytes=nbytes), drift, bench, ExecutedProbe(model, drift)), bench, drift)
+    reached, taken = _reached(model, _assigned(model, candidates, Goal(nbytes=nbytes), drift, bench), bench, drift)
     assert taken <= nbytes
     every = [_reached(model, [a, b], bench, drift) for a in candidates[0] for b in candidates[1]]
     assert reached <= 1.1 * min(found for found, size in every if size <= nbytes * (1 - 1e-3))
@@ -96,7 +100,7 @@ def test_bytes_are_kept_and_nothing_within_them_is_better(bits_per_weight: float
 def test_a_drift_is_kept_when_it_is_measured_again(limit: float, tmp_path: Path) -> None:
     model, bench, drift = _setting(tmp_path)
     candidates = _candidates(model)
-    reached, taken = _reached(model, assign(model, candidates, Goal(drift=limit), drift, bench, ExecutedProbe(model, drift)), bench, drift)
+    reached, taken = _reached(model, _assigned(model, candidates, Goal(drift=limit), drift, bench), bench, drift)
     assert reached <= limit
     every = [_reached(model, [a, b], bench, drift) for a in candidates[0] for b in candidates[1]]
     smallest = min(size for found, size in every if found <= limit)
@@ -107,7 +111,7 @@ def test_more_may_drift_in_no_more_bytes(tmp_path: Path) -> None:
     model, bench, drift = _setting(tmp_path)
     sizes = []
     for limit in (1e-4, 1e-2, 1.0):
-        orders = assign(model, _candidates(model), Goal(drift=limit), drift, bench, ExecutedProbe(model, drift))
+        orders = _assigned(model, _candidates(model), Goal(drift=limit), drift, bench)
         sizes.append(_reached(model, orders, bench, drift)[1])
     assert sizes == sorted(sizes, reverse=True)
 
@@ -116,7 +120,7 @@ def test_the_model_is_not_changed(tmp_path: Path) -> None:
     model, bench, drift = _setting(tmp_path)
     before = {weight.name: weight.matrix().copy() for weight in model.weights()}
     for goal in (Goal(nbytes=5000), Goal(drift=0.01)):
-        assign(model, _candidates(model), goal, drift, bench, ExecutedProbe(model, drift))
+        _assigned(model, _candidates(model), goal, drift, bench)
     after = {weight.name: weight.matrix() for weight in model.weights()}
     assert all(np.array_equal(after[name], matrix) for name, matrix in before.items())
 
@@ -124,7 +128,7 @@ def test_the_model_is_not_changed(tmp_path: Path) -> None:
 def test_a_weight_with_one_candidate_gets_it(tmp_path: Path) -> None:
     model, bench, drift = _setting(tmp_path)
     loud, quiet = _candidates(model)
-    found = _bits(assign(model, [[loud[-1]], quiet], Goal(nbytes=7000), drift, bench, ExecutedProbe(model, drift)))
+    found = _bits(_assigned(model, [[loud[-1]], quiet], Goal(nbytes=7000), drift, bench))
     assert found == {"loud": "ternary", "quiet": 8}
 
 
@@ -133,14 +137,14 @@ def test_bytes_that_are_too_few_are_an_error(tmp_path: Path) -> None:
     candidates = _candidates(model)
     _, least = _reached(model, [orders[-1] for orders in candidates], bench, drift)
     with pytest.raises(PassError) as caught:
-        assign(model, candidates, Goal(nbytes=1000), drift, bench, ExecutedProbe(model, drift))
+        _assigned(model, candidates, Goal(nbytes=1000), drift, bench)
     assert str(caught.value) == f"the budget is 1,000 bytes for weights that take {least:,} with the fewest bits"
 
 
 def test_a_drift_that_is_out_of_reach_is_an_error(tmp_path: Path) -> None:
     model, bench, drift = _setting(tmp_path)
     with pytest.raises(PassError) as caught:
-        assign(model, _candidates(model), Goal(drift=1e-12), drift, bench, ExecutedProbe(model, drift))
+        _assigned(model, _candidates(model), Goal(drift=1e-12), drift, bench)
     said = "a drift of 1e-12 is not reached even with the most bits; allow more, or name what to ignore"
     assert str(caught.value) == said
 
@@ -151,4 +155,4 @@ def test_one_choice_that_is_a_little_too_much_is_not_all_there_is(tmp_path: Path
     for place in ((1, 1), (1, 4), (3, 3)):
         chosen = [orders[at] for orders, at in zip(candidates, place, strict=True)]
         limit = 0.995 * _reached(model, chosen, bench, drift)[0]
-        assert _reached(model, assign(model, candidates, Goal(drift=limit), drift, bench, ExecutedProbe(model, drift)), bench, drift)[0] <= limit
+        assert _reached(model, _assigned(model, candidates, Goal(drift=limit), drift, bench), bench, drift)[0] <= limit

@@ -1,4 +1,4 @@
-"""What earlier passes lost does not sway the choices of the next: each judges its changes from the model it is given."""
+"""What earlier passes lost does not sway the next: each judges its changes from the model it is given."""
 
 from pathlib import Path
 
