@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from compressor.graph.edit import new_initializer
+from compressor.graph.equations import equation_of
 from compressor.graph.model import Model
 from compressor.graph.reading import WORKING_OPSET
 from compressor.graph.weights import attribute
@@ -112,10 +113,11 @@ def _integer_recurrent(node: ir.Node, x: Shape, w: Shape, y: Shape) -> int:
 
 def _einsum(node: ir.Node, a: Shape, b: Shape, y: Shape) -> int:
     """One for every combination of all letters; 0 for dots and for other than two factors, which are not counted."""
-    terms = node.attributes["equation"].as_string().replace(" ", "").partition("->")[0].split(",")
-    if len(terms) != 2 or "." in "".join(terms):
+    equation = equation_of(node)
+    if equation is None or len(equation.terms) != 2:
         return 0
-    lengths = [*zip(terms[0], a, strict=True), *zip(terms[1], b, strict=True)]
+    first, second = equation.terms
+    lengths = [*zip(first, a, strict=True), *zip(second, b, strict=True)]
     return prod(max(n for c, n in lengths if c == letter) for letter in {c for c, _ in lengths})
 
 

@@ -5,7 +5,6 @@ itself computes it as transpositions around a product. In `abc,cd->abd` the lett
 factors and the result (batch), in the first and the result, in the second and the result, and in both alone (summed).
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -24,6 +23,7 @@ from compressor.graph.edit import (
     set_array,
     settle,
 )
+from compressor.graph.equations import equation_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +115,12 @@ def _expanded(node: ir.Node) -> Expanded | None:
 
 def multiplies_by_constant(node: ir.Node) -> bool:
     """Whether an Einsum is rows times a matrix that is there from the start."""
-    return _constant_factor(node) is not None
-
-
-def _constant_factor(node: ir.Node) -> _Product | None:
     kinds = _kinds(node)
-    for x, weight, letters in () if kinds is None else _orders(node, kinds):
+    return kinds is not None and _constant_factor(node, kinds) is not None
+
+
+def _constant_factor(node: ir.Node, kinds: _Kinds) -> _Product | None:
+    for x, weight, letters in _orders(node, kinds):
         array = constant(weight)
         if array is not None and not letters.batch and letters.rows and not _stretches(x, letters, array.shape):
             return _Product(letters, x, weight, array)
@@ -146,10 +146,13 @@ def _stretches(x: ir.Value, kinds: _Kinds, shape: Sequence[int]) -> bool:
 
 def _product(node: ir.Node) -> list[ir.Node] | None:
     """MatMul and what is needed around it; None where it is none."""
-    product, kinds = _constant_factor(node), _kinds(node)
+    kinds = _kinds(node)
+    if kinds is None:
+        return None
+    product = _constant_factor(node, kinds)
     if product is not None:
         return _by_constant(node, product)
-    if kinds is None or any(len(kind) != 1 for kind in (kinds.rows, kinds.columns, kinds.summed)):
+    if any(len(kind) != 1 for kind in (kinds.rows, kinds.columns, kinds.summed)):
         return None
     first, second = (value for value in node.inputs if value is not None)
     lengths = _length(first, kinds.first, kinds.summed), _length(second, kinds.second, kinds.summed)
@@ -182,16 +185,11 @@ def _by_constant(node: ir.Node, product: _Product) -> list[ir.Node]:
 
 def _kinds(node: ir.Node) -> _Kinds | None:
     """The letters of an equation that a product can stand for."""
-    left, arrow, right = node.attributes["equation"].as_string().replace(" ", "").partition("->")
-    terms = left.split(",")
-    if len(terms) != 2 or "." in left:
+    equation = equation_of(node)
+    if equation is None or len(equation.terms) != 2 or equation.repeats:
         return None
-    counts = Counter(terms[0] + terms[1])
-    result = right if arrow else "".join(sorted(c for c, count in counts.items() if count == 1))
-    kinds = _Kinds(terms[0], terms[1], result)
-    twice = any(len(set(term)) != len(term) for term in (*terms, result))
-    lonely = not set(kinds.rows + kinds.columns) <= set(result)
-    return None if twice or lonely else kinds
+    kinds = _Kinds(*equation.terms, equation.result)
+    return kinds if set(kinds.rows + kinds.columns) <= set(kinds.result) else None
 
 
 def _stored(node: ir.Node, weight: ir.Value, matrix: NDArray[np.generic]) -> ir.Value:

@@ -11,6 +11,7 @@ from compressor.graph.channels import linear, moving, sizes
 from compressor.graph.channels.coupling import Axis, Coupling, Shapes
 from compressor.graph.channels.operators import BROADCASTING, UNARY
 from compressor.graph.edit import constant
+from compressor.graph.equations import equation_of
 from compressor.graph.model import Model
 from compressor.graph.observe import reads
 from compressor.graph.weights import attribute
@@ -176,21 +177,19 @@ def _normalize(c: Coupling, node: ir.Node) -> None:
 
 def _einsum(c: Coupling, node: ir.Node) -> None:
     """Axes with the same letter meet."""
-    equation = node.attributes["equation"].as_string().replace(" ", "")
-    left, _, right = equation.partition("->")
-    terms = left.split(",")
-    if "." in equation or "->" not in equation or any(len(set(term)) != len(term) for term in terms):
+    equation = equation_of(node)
+    if equation is None or equation.repeats:
         c.freeze_all(node, f"Einsum {node.name} is not understood")
         return
     met: dict[str, Axis] = {}
     fixed = any(value is not None and value.is_initializer() for value in node.inputs)
-    for term, value in zip(terms, node.inputs, strict=True):
+    for term, value in zip(equation.terms, node.inputs, strict=True):
         for letter, axis in zip(term, c.axes(value) if value is not None else (), strict=True):
             met[letter] = c.tie(met[letter], axis) if letter in met else axis
     for letter, axis in met.items():
-        if letter not in right and not fixed:
+        if letter not in equation.result and not fixed:
             linear.contract(c, node, axis)
-    c.set_axes(node.outputs[0], [met[letter] for letter in right])
+    c.set_axes(node.outputs[0], [met[letter] for letter in equation.result])
 
 
 def _shape(c: Coupling, node: ir.Node) -> None:

@@ -299,6 +299,13 @@ def _einsum(rng: Rng) -> Case:
     return Case(found.proto, found.feeds, ())
 
 
+def _implicit_einsum(rng: Rng) -> Case:
+    """The result has the letters that are there once, in the order of the alphabet."""
+    body = '[zero] z = MatMul(x, w0)  [one] a = Einsum<equation="bij,jk">(z, w1)  r = Relu(a)  [two] y = MatMul(r, w2)'
+    found = _tokens(rng, body, w0=floats(rng, 5, 6), w1=floats(rng, 6, 7), w2=floats(rng, 7, 3))
+    return Case(found.proto, found.feeds, (6,))
+
+
 def _class_token(rng: Rng) -> Case:
     """A vector in front of what patches give, as often as there are samples: -1 asks for what is there."""
     body = """[embed] e = MatMul(x, we)  z = Shape(x)  n = Gather(z, i0)  n1 = Unsqueeze(n, i0v)
@@ -469,5 +476,6 @@ CASES: dict[str, Callable[[Rng], Case]] = {
     "lstm, both ways": _lstm("bidirectional"),
     "gru with a given state": _gru,
     "einsum": _einsum,
+    "einsum_without_arrow": _implicit_einsum,
     "shared weight": _shared,
 }
