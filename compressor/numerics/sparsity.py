@@ -17,6 +17,12 @@ Mask = NDArray[np.bool_]
 _PRUNED = 0.01
 """Share of zeros from which on weights were pruned rather than trained to have some."""
 
+_MORE = 3.0
+"""Times as many zeros as weights on the next level of a grid are more than rounding leaves."""
+
+_SAME = 1e-4
+"""Relative difference of weights on the same level."""
+
 _HALF = 16
 _BINS = 1 << _HALF
 
@@ -87,11 +93,20 @@ def read_n_of_m(text: str) -> NOfM:
 def kept_of(weights: Floats | Doubles) -> Mask | None:
     """True at what is not zero, of weights that were pruned and are to stay so; None when they were not.
 
+    Of weights that lie on a grid as many are zero as lie on the levels beside it: these were rounded, not pruned.
+
     Args:
-        weights: of a layer, any shape.
+        weights: of a layer, any shape; a row may have a grid of its own.
     """
     kept: Mask = weights != 0
-    return kept if kept.any() and kept.size - np.count_nonzero(kept) >= max(_PRUNED * kept.size, 1) else None
+    zeros = kept.size - np.count_nonzero(kept)
+    if not kept.any() or zeros < max(_PRUNED * kept.size, 1):
+        return None
+    sizes = np.where(kept, np.abs(weights), np.inf).reshape(-1, weights.shape[-1] if weights.ndim else 1)
+    least = sizes.min(axis=1, keepdims=True)
+    beside = np.isclose(sizes, least, rtol=_SAME, atol=0).sum(axis=1)
+    of_rows, of_all = beside[beside > 1].sum(), np.isclose(sizes, least.min(), rtol=_SAME, atol=0).sum()
+    return kept if zeros > _MORE * max(of_rows, of_all if of_all > 1 else 0) / 2 else None
 
 
 def keep_largest(scores: Floats, sparsity: float) -> Mask:

@@ -15,15 +15,16 @@ Which must go together is found in the graph alone (`graph/channels`). Three thi
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from compressor.calibration.mixing import Mixed
 from compressor.calibration.narrowing import Cost, dropped_units, widths_of_equal_share, widths_of_least_loss
-from compressor.calibration.prospects import Prospect, by_gradients, by_magnitude, by_second_order, narrowed
+from compressor.calibration.prospects import Prospect, by_gradients, by_magnitude, by_second_order
 from compressor.calibration.repair import Fitted, fits, repair
 from compressor.calibration.timing import time_of_layers, time_without, within_time
+from compressor.calibration.trials import Trials, widths_tried
 from compressor.data import Dataset, held_out
 from compressor.errors import PassError
 from compressor.graph.channels import ChannelGroup, Channels, Kind, prepare, tidy
@@ -92,6 +93,16 @@ class PruneChannels(Pass):
         description="share of every group that stays at least; never fewer than round_to units, nor than one",
     )
 
+    mix: bool = Field(
+        default=True,
+        description="mix channels that only linear layers make and read, which leaves the outputs as they are, so that "
+        "the last of them are missed least",
+    )
+    rounds: Annotated[int, Field(ge=0)] = Field(
+        default=2,
+        description="times that it is measured again what groups lose, with the others as narrow as they are to be",
+    )
+
     @model_validator(mode="after")
     def _one_budget(self) -> Self:
         given = [name for name in ("macs", "parameters", "latency", "sparsity") if getattr(self, name) is not None]
@@ -153,8 +164,10 @@ class PruneChannels(Pass):
     def _prune(
         self, model: Model, channels: Channels, groups: Sequence[tuple[ChannelGroup, list[int]]], context: Context
     ) -> Iterator[Finding]:
-        prospects, losses = self._prospects(model, channels, groups, context)
-        widths = self._choose(model, channels, prospects, losses, context)
+        mixed = self._mixed(model, channels, groups, context)
+        prospects, widths = self._chosen(model, channels, groups, context)
+        narrower = [p.group.name for p, width in zip(prospects, widths, strict=True) if width < p.group.width]
+        mixed_ones = mixed.keep(narrower) if mixed is not None else ()
         dropped = dropped_units(prospects, widths)
         before, kept = model.copy(), channels.kept(dropped)
         channels.drop(dropped)
@@ -162,27 +175,50 @@ class PruneChannels(Pass):
         if self.repair and dropped:
             fitted = {found.name: found for found in repair(model, before, fits(model, kept, channels.shapes), context)}
         for prospect, width in zip(prospects, widths, strict=True):
-            yield _finding(prospect, width, fitted)
+            yield _finding(prospect, width, fitted, prospect.group.name in mixed_ones)
 
-    def _prospects(
+    def _mixed(
         self, model: Model, channels: Channels, groups: Sequence[tuple[ChannelGroup, list[int]]], context: Context
-    ) -> tuple[list[Prospect], list[Doubles]]:
-        """Every group with its widths, and what each width loses."""
+    ) -> Mixed | None:
+        """The groups that can be, mixed."""
+        if not self.mix or self.importance == "magnitude" or context.calibration is None:
+            return None
+        streams = channels.streams()
+        wanted = {group.name: streams[group.name] for group, _ in groups if group.name in streams}
+        return Mixed(model, wanted, held_out(context.calibration)[0], context)
+
+    def _chosen(
+        self, model: Model, channels: Channels, groups: Sequence[tuple[ChannelGroup, list[int]]], context: Context
+    ) -> tuple[list[Prospect], list[int]]:
+        """Every group and its width."""
         if self.importance == "magnitude":
             prospects = list(by_magnitude(groups))
-            return prospects, [prospect.errors() for prospect in prospects]
+            losses = [prospect.errors() for prospect in prospects]
+            return prospects, self._choose(model, channels, prospects, losses, context)
         if context.calibration is None:
             raise PassError(f"importance {self.importance} needs data.calibration; or take importance: magnitude")
         learn, others = held_out(context.calibration)
-        judge = context.judge_from(model, others)
+        found = self._found(model, channels, groups, learn, context)
+        if self.scope == "layer":
+            prospects = list(found)
+            losses = [prospect.errors() for prospect in prospects]
+            return prospects, self._choose(model, channels, prospects, losses, context)
+        trials = Trials(model, channels, context.judge_from(model, others).drift)
+        return self._searched(model, channels, found, trials, context)
+
+    def _searched(
+        self, model: Model, channels: Channels, found: Iterator[Prospect], trials: Trials, context: Context
+    ) -> tuple[list[Prospect], list[int]]:
+        """Every group and its width, by what narrower ones do alone, then by what they do together."""
         prospects, losses = [], []
-        for prospect in self._found(model, channels, groups, learn, context):
-            drift = judge.drift(narrowed(model, channels, prospect)) if self.scope == "global" else 0.0
-            if not math.isfinite(drift):  # somewhere zeros are divided by, or their logarithm is taken
-                drift = judge.drift(narrowed(model, channels, prospect, cut=True))
-            prospects.append(replace(prospect, probed={}))
-            losses.append(prospect.losses(drift))
-        return prospects, losses
+        for prospect in found:
+            losses.append(prospect.losses(trials.drift([prospect], [prospect.probe])))
+            prospects.append(prospect)
+
+        def chosen(losses: Sequence[Doubles]) -> list[int]:
+            return self._choose(model, channels, prospects, losses, context)
+
+        return prospects, widths_tried(trials, prospects, losses, chosen, self.rounds, context.progress)
 
     def _found(
         self,
@@ -233,14 +269,15 @@ def _frozen(group: ChannelGroup) -> Skip:
     return Skip(group.name, group.kind, group.reason)
 
 
-def _finding(prospect: Prospect, width: int, fitted: Mapping[str, Fitted]) -> Finding:
+def _finding(prospect: Prospect, width: int, fitted: Mapping[str, Fitted], mixed: bool) -> Finding:
     group = prospect.group
     if width == group.width:
         return Skip(group.name, group.kind, "the budget is met with less loss elsewhere")
     tied = tuple(dict.fromkeys(place.weight.name for place in group.places))
     left = [fitted[place.weight.name].after for place in group.readers if place.weight.name in fitted]
     repaired = f", {max(left):.1%} of what its readers make is lost" if left else ""
-    detail = f"{group.width} → {width}, tied in {len(tied)} layers{repaired}"
+    how = "mixed first, " if mixed else ""
+    detail = f"{group.width} → {width}, {how}tied in {len(tied)} layers{repaired}"
     entry = group.places[0].weight.nbytes // max(group.places[0].weight.size, 1)
     before, after = group.entries * group.width, group.entries * width
     return Change(

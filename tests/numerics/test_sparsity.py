@@ -5,7 +5,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from compressor.numerics.sparsity import keep_blocks, keep_largest, keep_n_of_m, magnitude_threshold, read_n_of_m
+from compressor.numerics.sparsity import (
+    keep_blocks,
+    keep_largest,
+    keep_n_of_m,
+    kept_of,
+    magnitude_threshold,
+    read_n_of_m,
+)
 from tests.models import Floats, array, floats
 
 SHARES = [0.0, 0.1, 0.25, 0.5, 1 / 3, 0.77, 0.99, 1.0]
@@ -113,3 +120,30 @@ def test_a_pattern_is_read_as_kept_and_group() -> None:
 def test_a_pattern_that_makes_no_sense_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ValueError, match='"2:4"'):
         read_n_of_m(text)
+
+
+def _rounded(weights: Floats, bits: int, axis: int | None) -> Floats:
+    """On a symmetric grid, one for all or one per row."""
+    scale = np.abs(weights).max(axis=axis, keepdims=True) / (2 ** (bits - 1) - 1)
+    return (np.round(weights / scale) * scale).astype(np.float32)
+
+
+@pytest.mark.parametrize("axis", [None, 1], ids=["one grid", "a grid per row"])
+@pytest.mark.parametrize("bits", [3, 4, 8])
+def test_zeros_of_rounded_weights_are_none_of_pruning(rng: np.random.Generator, bits: int, axis: int | None) -> None:
+    weights = rng.standard_t(4 if bits == 8 else 100, (32, 144)).astype(np.float32)  # tails, or 8 bits leave few zeros
+    rounded = _rounded(weights, bits, axis)
+    assert (rounded == 0).mean() > 0.01
+    assert kept_of(rounded) is None
+    pruned = np.where(rng.random(weights.shape) < 0.6, 0, weights).astype(np.float32)
+    kept = kept_of(_rounded(pruned, bits, axis))
+    assert kept is not None
+    assert not kept[pruned == 0].any()
+
+
+@pytest.mark.parametrize("shape", [(32, 144), (32, 9), (4, 6, 36)])
+def test_zeros_among_floats_are_of_pruning(rng: np.random.Generator, shape: tuple[int, ...]) -> None:
+    weights = floats(rng, *shape)
+    assert kept_of(weights) is None
+    weights[rng.random(shape) < 0.03] = 0
+    np.testing.assert_array_equal(kept_of(weights), weights != 0)

@@ -10,5 +10,6 @@ all weights at once.
 from compressor.graph.channels.coupling import Shapes
 from compressor.graph.channels.groups import ChannelGroup, Channels, Kind, Place
 from compressor.graph.channels.prepare import prepare, tidy
+from compressor.graph.channels.streams import Stream
 
-__all__ = ["ChannelGroup", "Channels", "Kind", "Place", "Shapes", "prepare", "tidy"]
+__all__ = ["ChannelGroup", "Channels", "Kind", "Place", "Shapes", "Stream", "prepare", "tidy"]

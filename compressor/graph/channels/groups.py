@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from compressor.graph.channels.costs import Costs
 from compressor.graph.channels.coupling import Coupling, Shapes
 from compressor.graph.channels.rules import couple
+from compressor.graph.channels.streams import Stream, Streams
 from compressor.graph.model import Model
 from compressor.graph.weights import Weight, find_weights, layout_of
 
@@ -102,6 +103,12 @@ class Channels:
         found = list(_groups(coupling))
         self.groups = tuple(group for group in found if not group.reason)
         self.frozen = tuple(group for group in found if group.reason)
+
+    def streams(self) -> dict[str, Stream]:
+        """Of those groups that linear layers alone make and read, by name."""
+        streams = Streams(self._coupling)
+        found = {group.name: streams.find(group.units) for group in self.groups}
+        return {name: stream for name, stream in found.items() if stream is not None}
 
     @classmethod
     def of(cls, model: Model, shapes: Shapes) -> "Channels":
