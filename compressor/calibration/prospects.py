@@ -3,19 +3,17 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
-from tempfile import mkdtemp
 
 import numpy as np
 
 from compressor.calibration.coding import Surroundings
 from compressor.calibration.moments import collect_moments
 from compressor.data import Dataset
-from compressor.graph.channels import ChannelGroup, Place, Shapes
+from compressor.graph.channels import ChannelGroup, Channels, Place, Shapes
 from compressor.graph.inputs import LayerInput, layer_input
 from compressor.graph.model import Model
 from compressor.numerics.affine import Doubles, Floats
-from compressor.numerics.elimination import Elimination, Reader, eliminate, without
+from compressor.numerics.elimination import Elimination, Reader, eliminate
 
 _BYTES_AT_ONCE = 1 << 30
 """Of second moments and their inverses held at the same time."""
@@ -32,23 +30,15 @@ class Prospect:
         group: of channels.
         widths: it may have, descending; the first is the one it has.
         elimination: its units, those that go first in front.
-        made_up: units that are gone -> name of array -> matrix of a layer that reads the group, whose other inputs
-            make up for them; no layers, where nothing is known about that.
+        probe: the width at which weights were kept.
+        probed: name of array -> matrix of a layer that reads the group, when it has this width, made up for.
     """
 
     group: ChannelGroup
     widths: tuple[int, ...]
     elimination: Elimination
-    made_up: Callable[[Sequence[int]], Mapping[str, Floats]]
-
-    @property
-    def probe(self) -> int:
-        """The width at which the group is tried."""
-        return self.widths[len(self.widths) // 2]
-
-    def readers(self, width: int) -> Mapping[str, Floats]:
-        """Name of array -> matrix of a layer that reads the group, when it has this width."""
-        return self.made_up(self.elimination.order[: self.group.width - width])
+    probe: int
+    probed: Mapping[str, Floats]
 
     def dropped(self, width: int) -> list[int]:
         """The units that go when so many are to stay."""
@@ -65,6 +55,27 @@ class Prospect:
         return errors * (min(drift, _WORST) / probed if probed > 0 else 0.0)
 
 
+def narrowed(model: Model, channels: Channels, prospect: Prospect, cut: bool = False) -> Model:
+    """A copy in which a group counts for no more than it would at the probed width, its readers making up for it.
+
+    Args:
+        model: whose group it is.
+        channels: of the model.
+        prospect: the group.
+        cut: take the channels out, though setting them to zero is quicker.
+    """
+    trial, dropped = model.copy(), prospect.dropped(prospect.probe)
+    for weight in trial.weights():
+        made_up = prospect.probed.get(weight.value.name or "")
+        if made_up is not None:
+            weight.store(made_up)
+    if cut or prospect.group.relaxed:
+        Channels.of(trial, channels.shapes).drop(dropped)
+    else:
+        channels.mask(trial, dropped)
+    return trial
+
+
 def by_magnitude(groups: Sequence[tuple[ChannelGroup, Sequence[int]]]) -> Iterator[Prospect]:
     """Units whose weights are smallest go first; no data is needed.
 
@@ -74,7 +85,7 @@ def by_magnitude(groups: Sequence[tuple[ChannelGroup, Sequence[int]]]) -> Iterat
     for group, widths in groups:
         scores = sum((_shares(place, range(group.width)) for place in group.places), start=np.zeros(group.width))
         found = eliminate([], group.width, group.width - widths[-1], scores)
-        yield Prospect(group, tuple(widths), found, _nothing)
+        yield Prospect(group, tuple(widths), found, _middle(widths), {})
 
 
 def by_gradients(
@@ -95,12 +106,7 @@ def by_gradients(
             score += sum((_slopes(place, drawn) for place in group.readers or group.makers), np.zeros(group.width)) ** 2
     for (group, widths), score in zip(groups, scores, strict=True):
         found = eliminate([], group.width, group.width - widths[-1], score / max(float(score.sum()), 1e-300))
-        yield Prospect(group, tuple(widths), found, _nothing)
-
-
-def _nothing(gone: Sequence[int]) -> Mapping[str, Floats]:
-    """No layer is known to make up for anything."""
-    return {}
+        yield Prospect(group, tuple(widths), found, _middle(widths), {})
 
 
 def _slopes(place: Place, drawn: Mapping[str, Floats]) -> Doubles:
@@ -143,8 +149,7 @@ def by_second_order(
             collect_moments(model, list(needs.items()), data, context.scratch, context.progress, context.threads)
         )
         for group, widths in context.progress.track(taken, "channels", len(taken)):
-            folder = Path(mkdtemp(prefix="inverses-", dir=context.scratch))
-            yield _second_order(group, widths, moments, lambda place: len(data) * _positions(place, shapes), folder)
+            yield _second_order(group, widths, moments, lambda place: len(data) * _positions(place, shapes))
 
 
 def _second_order(
@@ -152,9 +157,8 @@ def _second_order(
     widths: Sequence[int],
     moments: Mapping[LayerInput, Doubles],
     rows: Callable[[Place], int],
-    folder: Path,
 ) -> Prospect:
-    readers: dict[str, tuple[Place, Reader]] = {}
+    readers: dict[str, Reader] = {}
     scores = np.zeros(group.width)
     seen = [(place, _seen(place)) for place in group.readers]
     for place, source in seen:
@@ -163,36 +167,14 @@ def _second_order(
         else:
             matrix = place.weight.matrix()
             grouped = matrix.reshape(source.groups, -1, matrix.shape[1])
-            reader = Reader(grouped, moments[source], place.positions, rows(place))
-            readers[place.weight.value.name or ""] = place, reader
+            readers[place.weight.value.name or ""] = Reader(grouped, moments[source], place.positions, rows(place))
     if not group.readers:
         scores += sum((_shares(place, range(group.width)) for place in group.makers), start=np.zeros(group.width))
-    made_up = _MadeUp(readers, folder)
-    found = eliminate([reader for _, reader in readers.values()], group.width, group.width - widths[-1], scores)
-    return Prospect(group, tuple(widths), found, made_up)
-
-
-class _MadeUp:
-    """Matrices of the layers that read a group without some of its units; what it takes is on disk."""
-
-    def __init__(self, readers: Mapping[str, tuple[Place, Reader]], folder: Path) -> None:
-        self._places = {name: place for name, (place, _) in readers.items()}
-        self._file = folder / "inverses.npz"
-        np.savez(self._file, *(reader.inverse for _, reader in readers.values()))
-
-    def __call__(self, gone: Sequence[int]) -> dict[str, Floats]:
-        if not gone:
-            return {}
-        with np.load(self._file) as inverses:
-            pairs = zip(inverses.files, self._places.items(), strict=True)
-            return {name: _made_up(place, inverses[key], gone) for key, (name, place) in pairs}
-
-
-def _made_up(place: Place, inverse: Doubles, gone: Sequence[int]) -> Floats:
-    matrix = place.weight.matrix()
-    index = np.concatenate([place.positions[unit] for unit in gone])
-    grouped = matrix.reshape(len(inverse), -1, matrix.shape[1]).astype(np.float64)
-    return without(grouped, inverse, index).reshape(matrix.shape).astype(np.float32)
+    probe = _middle(widths)
+    first = eliminate(list(readers.values()), group.width, group.width - probe, scores)
+    probed = {name: reader.matrix() for name, reader in readers.items()}
+    rest = eliminate(list(readers.values()), group.width, probe - widths[-1], scores, first)
+    return Prospect(group, tuple(widths), rest, probe, probed)
 
 
 def _positions(place: Place, shapes: Shapes) -> int:
@@ -232,3 +214,7 @@ def _shares(place: Place, units: Sequence[int]) -> Doubles:
     matrix = place.weight.matrix().astype(np.float64)
     power = (matrix**2).sum(axis=0 if place.in_columns else 1)
     return np.array([power[place.positions[unit]].sum() for unit in units]) / max(float(power.sum()), 1e-300)
+
+
+def _middle(widths: Sequence[int]) -> int:
+    return widths[len(widths) // 2]

@@ -46,13 +46,12 @@ class Reader:
         damped = moments + np.eye(size) * np.where(mean > 0, damping * mean, 1.0)[:, None, None]
         self.weights = weights.astype(np.float64)
         self.power = max(float(np.einsum("gri,gij,grj->", self.weights, damped, self.weights, optimize=True)), 1e-300)
-        self._inverse: Doubles = np.linalg.inv(damped).astype(np.float64, copy=False)
+        self._inverse = np.linalg.inv(damped)
         self._positions = positions
 
-    @property
-    def inverse(self) -> Doubles:
-        """H⁻¹ without what is gone, (groups, inputs, inputs)."""
-        return self._inverse
+    def matrix(self) -> Floats:
+        """The weights as they are now, (groups · rows, inputs)."""
+        return self.weights.reshape(-1, self.weights.shape[2]).astype(np.float32)
 
     def costs(self, units: Sequence[int]) -> Doubles:
         """What the output would err by, as a share of its power, without each of these units."""
@@ -83,20 +82,6 @@ class Reader:
         return added / self.power
 
 
-def without(weights: Doubles, inverse: Doubles, gone: Positions) -> Doubles:
-    """The weights when some inputs are gone, and the others make up for them.
-
-    Args:
-        weights: W, (groups, rows, inputs).
-        inverse: H⁻¹, (groups, inputs, inputs).
-        gone: S, the same in every group.
-    """
-    across = inverse[:, gone]
-    found = weights - weights[:, :, gone] @ np.linalg.solve(across[:, :, gone], across)
-    found[:, :, gone] = 0
-    return found
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Elimination:
     """Units in the order in which they are best done without.
@@ -110,21 +95,26 @@ class Elimination:
     errors: Doubles
 
 
-def eliminate(readers: Sequence[Reader], count: int, most: int, scores: Doubles | None = None) -> Elimination:
-    """Take units away greedily; the readers end without them.
+def eliminate(
+    readers: Sequence[Reader], count: int, most: int, scores: Doubles | None = None, before: Elimination | None = None
+) -> Elimination:
+    """Take units away greedily, until `most` more are gone; the readers end without them.
 
     Args:
         readers: all layers that read them.
         count: units there were.
         most: units to take away.
         scores: what else doing without each unit costs, (units,).
+        before: what was taken from these readers already.
     """
-    order: list[int] = []
-    errors, left = [0.0], list(range(count))
+    order = list(before.order) if before else []
+    errors = before.errors.tolist() if before else [0.0]
+    left = sorted(set(range(count)) - set(order))
     extra = np.zeros(count) if scores is None else scores
-    while len(order) < most:
+    wanted = len(order) + most
+    while len(order) < wanted:
         costs = extra[left] + sum((reader.costs(left) for reader in readers), start=np.zeros(len(left)))
-        step = min(max(count // _STEPS, 1), most - len(order))
+        step = min(max(count // _STEPS, 1), wanted - len(order))
         chosen = [left[i] for i in np.argsort(costs, kind="stable")[:step]]
         error = errors[-1] + float(extra[chosen].sum()) + sum(reader.eliminate(chosen) for reader in readers)
         errors += np.linspace(errors[-1], error, len(chosen) + 1)[1:].tolist()

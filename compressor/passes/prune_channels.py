@@ -1,7 +1,8 @@
 """Make layers narrower: whole channels, neurons, attention heads and hidden units go, from all that make or read them.
 
-Which must go together is found in the graph alone (`graph/channels`). Three things are kept apart:
+Which must go together is found in the graph alone (`graph/channels`). Four things are kept apart:
 
+- what stands for a group: channels that linear layers alone make and read are mixed first (`calibration/mixing.py`);
 - which units of a group go first: those that the layers that read them can best do without, once their other
   weights make up for it (`numerics/elimination.py`), or those with the smallest weights;
 - how many of each group go: every group is tried alone at one width, the drift of the model's outputs is measured,
@@ -15,16 +16,16 @@ Which must go together is found in the graph alone (`graph/channels`). Three thi
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from compressor.calibration.mixing import Mixed
 from compressor.calibration.narrowing import Cost, dropped_units, widths_of_equal_share, widths_of_least_loss
-from compressor.calibration.prospects import Prospect, by_gradients, by_magnitude, by_second_order
+from compressor.calibration.prospects import Prospect, by_gradients, by_magnitude, by_second_order, narrowed
 from compressor.calibration.repair import Fitted, fits, repair
 from compressor.calibration.timing import time_of_layers, time_without, within_time
-from compressor.calibration.trials import Trials, widths_tried
 from compressor.data import Dataset, held_out
 from compressor.errors import PassError
 from compressor.graph.channels import ChannelGroup, Channels, Kind, prepare, tidy
@@ -92,15 +93,10 @@ class PruneChannels(Pass):
         default=0.125,
         description="share of every group that stays at least; never fewer than round_to units, nor than one",
     )
-
     mix: bool = Field(
         default=True,
         description="mix channels that only linear layers make and read, which leaves the outputs as they are, so that "
         "the last of them are missed least",
-    )
-    rounds: Annotated[int, Field(ge=0)] = Field(
-        default=2,
-        description="times that it is measured again what groups lose, with the others as narrow as they are to be",
     )
 
     @model_validator(mode="after")
@@ -165,7 +161,8 @@ class PruneChannels(Pass):
         self, model: Model, channels: Channels, groups: Sequence[tuple[ChannelGroup, list[int]]], context: Context
     ) -> Iterator[Finding]:
         mixed = self._mixed(model, channels, groups, context)
-        prospects, widths = self._chosen(model, channels, groups, context)
+        prospects, losses = self._prospects(model, channels, groups, context)
+        widths = self._choose(model, channels, prospects, losses, context)
         narrower = [p.group.name for p, width in zip(prospects, widths, strict=True) if width < p.group.width]
         mixed_ones = mixed.keep(narrower) if mixed is not None else ()
         dropped = dropped_units(prospects, widths)
@@ -187,38 +184,25 @@ class PruneChannels(Pass):
         wanted = {group.name: streams[group.name] for group, _ in groups if group.name in streams}
         return Mixed(model, wanted, held_out(context.calibration)[0], context)
 
-    def _chosen(
+    def _prospects(
         self, model: Model, channels: Channels, groups: Sequence[tuple[ChannelGroup, list[int]]], context: Context
-    ) -> tuple[list[Prospect], list[int]]:
-        """Every group and its width."""
+    ) -> tuple[list[Prospect], list[Doubles]]:
+        """Every group with its widths, and what each width loses."""
         if self.importance == "magnitude":
             prospects = list(by_magnitude(groups))
-            losses = [prospect.errors() for prospect in prospects]
-            return prospects, self._choose(model, channels, prospects, losses, context)
+            return prospects, [prospect.errors() for prospect in prospects]
         if context.calibration is None:
             raise PassError(f"importance {self.importance} needs data.calibration; or take importance: magnitude")
         learn, others = held_out(context.calibration)
-        found = self._found(model, channels, groups, learn, context)
-        if self.scope == "layer":
-            prospects = list(found)
-            losses = [prospect.errors() for prospect in prospects]
-            return prospects, self._choose(model, channels, prospects, losses, context)
-        trials = Trials(model, channels, context.judge_from(model, others).drift)
-        return self._searched(model, channels, found, trials, context)
-
-    def _searched(
-        self, model: Model, channels: Channels, found: Iterator[Prospect], trials: Trials, context: Context
-    ) -> tuple[list[Prospect], list[int]]:
-        """Every group and its width, by what narrower ones do alone, then by what they do together."""
+        judge = context.judge_from(model, others)
         prospects, losses = [], []
-        for prospect in found:
-            losses.append(prospect.losses(trials.drift([prospect], [prospect.probe])))
-            prospects.append(prospect)
-
-        def chosen(losses: Sequence[Doubles]) -> list[int]:
-            return self._choose(model, channels, prospects, losses, context)
-
-        return prospects, widths_tried(trials, prospects, losses, chosen, self.rounds, context.progress)
+        for prospect in self._found(model, channels, groups, learn, context):
+            drift = judge.drift(narrowed(model, channels, prospect)) if self.scope == "global" else 0.0
+            if not math.isfinite(drift):  # somewhere zeros are divided by, or their logarithm is taken
+                drift = judge.drift(narrowed(model, channels, prospect, cut=True))
+            prospects.append(replace(prospect, probed={}))
+            losses.append(prospect.losses(drift))
+        return prospects, losses
 
     def _found(
         self,

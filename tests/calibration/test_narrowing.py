@@ -21,7 +21,7 @@ def _prospects(*widths: tuple[int, ...]) -> list[Prospect]:
         order = tuple(range(choice[0] - 1, choice[-1] - 1, -1))
         errors = np.arange(len(order) + 1, dtype=np.float64)
         group = ChannelGroup(f"group{first}", "channels", units, (), 1)
-        found.append(Prospect(group, choice, Elimination(order, errors), lambda gone: {}))
+        found.append(Prospect(group, choice, Elimination(order, errors), choice[len(choice) // 2], {}))
         first += choice[0]
     return found
 
