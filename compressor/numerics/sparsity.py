@@ -102,11 +102,20 @@ def kept_of(weights: Floats | Doubles) -> Mask | None:
     zeros = kept.size - np.count_nonzero(kept)
     if not kept.any() or zeros < max(_PRUNED * kept.size, 1):
         return None
-    sizes = np.where(kept, np.abs(weights), np.inf).reshape(-1, weights.shape[-1] if weights.ndim else 1)
+    sizes = np.where(kept, np.abs(weights), np.inf).reshape(-1, weights.shape[-1])
+    beside = max(_beside(sizes), _beside(sizes.reshape(1, -1)))
+    return kept if zeros > _MORE * beside / 2 else None
+
+
+def _beside(sizes: Floats | Doubles) -> int:
+    """Entries on the first level beside zero, of rows that have several of them: with one there is no grid.
+
+    Args:
+        sizes: (rows, inputs), infinite where they are zero.
+    """
     least = sizes.min(axis=1, keepdims=True)
-    beside = np.isclose(sizes, least, rtol=_SAME, atol=0).sum(axis=1)
-    of_rows, of_all = beside[beside > 1].sum(), np.isclose(sizes, least.min(), rtol=_SAME, atol=0).sum()
-    return kept if zeros > _MORE * max(of_rows, of_all if of_all > 1 else 0) / 2 else None
+    on_it = (np.isfinite(sizes) & (sizes <= least * (1 + _SAME))).sum(axis=1)
+    return int(on_it[on_it > 1].sum())
 
 
 def keep_largest(scores: Floats, sparsity: float) -> Mask:
