@@ -5,7 +5,7 @@ transpositions, so that z = T⁻¹x may take the place of x: what makes x then m
 its weights times T.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,10 +23,10 @@ _BETWEEN = ("Add", "Sub", "Identity", "Transpose", "AveragePool", "GlobalAverage
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Along:
-    """A constant that has the channels along one axis.
+    """A tensor or a constant that has the channels along one axis.
 
     Attributes:
-        value: the constant.
+        value: which.
         axis: of it.
         order: which channel each entry is, counted as in the group.
     """
@@ -99,45 +99,46 @@ class Streams:
     def find(self, units: Sequence[int]) -> Stream | None:
         """The stream of these units; None where they are something else."""
         there = self._axes.get(units[0], [])
-        orders = {value: self._order(value, axis, units) for value, axis in there}
-        if len(orders) < len(there) or any(self._axes.get(unit) != there for unit in units):
+        alongs = [along for value, axis in there if (along := self._along(value, axis, units)) is not None]
+        touched = {along.value for along in alongs}
+        if len(touched) < len(there) or any(self._axes.get(unit) != there for unit in units):
             return None
-        made, read = [], []
-        for value, axis in there:
-            order = orders[value]
-            if order is None or not all(self._is_linear(node, orders) for node in _nodes(value)):
-                return None
-            if value.is_initializer():
-                if value.dtype != ir.DataType.FLOAT:
-                    return None
-                sources = [_pixels(node) for node, _ in value.uses() if _is_layer(node) and node.inputs[0] in orders]
-                made += [] if sources else [Along(value, axis, order)]
-                read += [(Along(value, axis, order), source) for source in sources[:1]]
-        return Stream(len(units), tuple(made), tuple(read)) if made and read else None
+        if not all(_is_linear(node, touched) for value in touched for node in _nodes(value)):
+            return None
+        constants = [along for along in alongs if along.value.is_initializer()]
+        read = [(along, source) for along in constants for source in _sources(along.value, touched)[:1]]
+        made = [along for along in constants if not _sources(along.value, touched)]
+        floats = all(along.value.dtype == ir.DataType.FLOAT for along in constants)
+        return Stream(len(units), tuple(made), tuple(read)) if made and read and floats else None
 
-    def _order(self, value: ir.Value, axis: int, units: Sequence[int]) -> tuple[int, ...] | None:
-        """Which unit each entry of an axis is; None where some are none, or several."""
+    def _along(self, value: ir.Value, axis: int, units: Sequence[int]) -> Along | None:
+        """A tensor or constant with these units along an axis, each once; None where it has them otherwise."""
         labels = self._coupling.axes(value)[axis].labels
         places = {unit: number for number, unit in enumerate(units)}
         atoms = [] if labels is None else [self._coupling.tags.atoms(label) for label in labels.tolist()]
         order = tuple(places.get(found[0], -1) if len(found) == 1 else -1 for found in atoms)
-        return order if sorted(order) == list(range(len(units))) else None
+        return Along(value, axis, order) if sorted(order) == list(range(len(units))) else None
 
-    @staticmethod
-    def _is_linear(node: ir.Node, touched: dict[ir.Value, tuple[int, ...] | None]) -> bool:
-        """Whether a node makes the channels, reads them, or passes them on, and does that linearly."""
-        inside = [value in touched for value in node.inputs if value is not None]
-        makes = any(output in touched for output in node.outputs)
-        if node.op_type in _BETWEEN and not node.domain:
-            return makes and all(inside)
-        if not _is_layer(node) or attribute(node, "group", 1) != 1 or attribute(node, "transA", 0):
-            return False
-        weight = node.inputs[1]
-        return weight in touched and weight is not None and weight.is_initializer() and inside[0] != makes
+
+def _is_linear(node: ir.Node, touched: Collection[ir.Value]) -> bool:
+    """Whether a node makes the channels, reads them, or passes them on, and does that linearly."""
+    inside = [value in touched for value in node.inputs if value is not None]
+    makes = any(output in touched for output in node.outputs)
+    if node.op_type in _BETWEEN and not node.domain:
+        return makes and all(inside)
+    if not _is_layer(node) or attribute(node, "group", 1) != 1 or attribute(node, "transA", 0):
+        return False
+    weight = node.inputs[1]
+    return weight is not None and weight in touched and weight.is_initializer() and inside[0] != makes
 
 
 def _is_layer(node: ir.Node) -> bool:
     return node.op_type in _LAYERS and not node.domain
+
+
+def _sources(weight: ir.Value, touched: Collection[ir.Value]) -> list[LayerInput]:
+    """What the layers read that multiply the channels by this weight; nothing where none does."""
+    return [_pixels(node) for node, _ in weight.uses() if _is_layer(node) and node.inputs[0] in touched]
 
 
 def _pixels(node: ir.Node) -> LayerInput:
