@@ -31,6 +31,7 @@ class Change:
         bits: of a weight now: a number, ternary or binary; None where the pass does not quantize.
         widths: units of a group before and after; None where the pass drops none.
         tied: the layers that make or read the group.
+        mixed: whether the units are mixtures of those there were.
     """
 
     weight: str
@@ -43,6 +44,7 @@ class Change:
     bits: int | str | None = None
     widths: tuple[int, int] | None = None
     tied: tuple[str, ...] = ()
+    mixed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

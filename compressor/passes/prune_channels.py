@@ -272,4 +272,5 @@ def _finding(prospect: Prospect, width: int, fitted: Mapping[str, Fitted], mixed
         bytes_after=after * entry,
         widths=(group.width, width),
         tied=tied,
+        mixed=mixed,
     )

@@ -124,10 +124,14 @@ def _passes(report: Report) -> Section:
     return Section("Passes", ("pass", "changes", "skips", "before", "after", "time"), tuple(rows))
 
 
+def _width(widths: tuple[int, int], mixed: bool) -> str:
+    return f"{widths[0]} → {widths[1]}{' mixed' if mixed else ''}"
+
+
 def _widths(report: Report) -> Section:
     """How wide groups of channels are now."""
     rows = tuple(
-        (c.weight, c.layer.replace("_", " "), f"{c.widths[0]} → {c.widths[1]}", words.listed(c.tied, 2))
+        (c.weight, c.layer.replace("_", " "), _width(c.widths, c.mixed), words.listed(c.tied, 2))
         for record in report.passes
         for c in record.changes
         if c.widths is not None

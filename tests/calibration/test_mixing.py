@@ -51,6 +51,8 @@ def test_channels_of_low_rank_go_though_every_one_is_read(tmp_path: Path) -> Non
     assert [change.widths for change in changes] == [change.widths for change in others] == [(16, 8)]
     assert "mixed first" in changes[0].detail
     assert "mixed" not in others[0].detail
+    assert changes[0].mixed
+    assert not others[0].mixed
 
 
 def test_groups_that_stay_wide_keep_their_weights(tmp_path: Path) -> None:
