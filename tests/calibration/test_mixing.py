@@ -11,7 +11,8 @@ from compressor.graph.model import Model
 from compressor.passes import Context, PruneChannels
 from compressor.progress import Silent
 from compressor.report import Change
-from tests.models import Floats, floats, graph, load, outputs
+from tests.cli.calling import call, write_recipe
+from tests.models import Floats, floats, graph, load, outputs, write
 
 RNG = np.random.default_rng(12)
 X = floats(RNG, 512, 10)
@@ -81,3 +82,14 @@ def test_other_importances(importance: str, tmp_path: Path) -> None:
     _, error, changes = _pruned(_network(_thin(16, 24, 7)), tmp_path, importance=importance)
     assert ("mixed first" in changes[0].detail) == (importance == "taylor")
     assert error < 1e-2 or importance == "magnitude"
+
+
+def test_the_report_says_which_groups_are_mixed(tmp_path: Path) -> None:
+    write(_network(_thin(16, 24, 7)), tmp_path / "model.onnx")
+    np.savez(tmp_path / "data.npz", allow_pickle=False, x=X)
+    step = {"type": "prune_channels", "sparsity": 0.5, "targets": "narrow", "round_to": 1}
+    data = {"calibration": {"source": "arrays", "path": "data.npz"}}
+    write_recipe(tmp_path, passes=[step], data=data)
+    done = call(tmp_path, "run", "recipe.yaml")
+    assert done.code == 0
+    assert "16 → 8 mixed" in done.out
