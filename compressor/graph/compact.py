@@ -9,7 +9,7 @@ import onnx_ir as ir
 from compressor.graph.edit import constant, new_node, remove_if_unused
 from compressor.graph.model import Model
 from compressor.graph.refusals import set_aside
-from compressor.graph.weights import find_weights
+from compressor.graph.weights import RESAMPLES, find_weights
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose", "ConvInteger")
 _DEFAULTS = {"dilations": 1, "group": 1, "strides": 1, "pads": 0}
@@ -74,7 +74,8 @@ def _strip(node: ir.Node, is_layer: bool) -> int:
     for name in _DEFAULTS.keys() & node.attributes.keys():
         if set(_values(node.attributes[name])) == {_DEFAULTS[name]} and node.op_type in _CONVOLUTIONS:
             del node.attributes[name]
-    node.metadata_props.clear()
+    for key in node.metadata_props.keys() - {RESAMPLES}:
+        del node.metadata_props[key]
     if is_layer or not node.name:
         return 0
     node.name = ""

@@ -19,6 +19,9 @@ from compressor.numerics.floating import flush_subnormals
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
 
 
+RESAMPLES = "compressor.resamples"
+"""Key of the note on a convolution that resizes an image: there is nothing in it that was learned."""
+
 T = TypeVar("T", bound=np.generic)
 
 
@@ -182,7 +185,11 @@ def is_weight(use: Use) -> bool:
 
 def takes_weight(use: Use) -> bool:
     """Whether this input of this layer is where a weight belongs."""
-    return use.node.domain == "" and use.idx in _WEIGHT_INPUTS.get(use.node.op_type, ())
+    return (
+        use.node.domain == ""
+        and RESAMPLES not in use.node.metadata_props
+        and use.idx in _WEIGHT_INPUTS.get(use.node.op_type, ())
+    )
 
 
 def is_scale(use: Use) -> bool:

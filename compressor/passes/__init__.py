@@ -18,6 +18,7 @@ from compressor.passes.prune_second_order import PruneSecondOrder
 from compressor.passes.quantize_dynamic import QuantizeDynamic
 from compressor.passes.quantize_static import QuantizeStatic
 from compressor.passes.quantize_weights import QuantizeWeights
+from compressor.passes.reduce_resolution import ReduceResolution
 from compressor.passes.simplify import Simplify
 from compressor.passes.smooth import Smooth
 
@@ -25,6 +26,7 @@ AnyPass = Annotated[
     Simplify
     | Equalize
     | Smooth
+    | ReduceResolution
     | PruneBlocks
     | PruneChannels
     | PruneMagnitude
@@ -44,6 +46,7 @@ PASSES: tuple[type[Pass], ...] = (
     Simplify,
     Equalize,
     Smooth,
+    ReduceResolution,
     PruneBlocks,
     PruneChannels,
     PruneMagnitude,

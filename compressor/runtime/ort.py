@@ -75,6 +75,11 @@ class Session:
         self._session = None
 
 
+def reason_of(error: CompressorError) -> str:
+    """What ONNX Runtime says, without the place where it happened; the whole line of any other error."""
+    return str(error) if error.__cause__ is None else _said(error.__cause__)
+
+
 @contextmanager
 def _failing_as(kind: type[CompressorError], place: str) -> Iterator[None]:
     """Turn what ONNX Runtime raises into one line."""
@@ -84,5 +89,8 @@ def _failing_as(kind: type[CompressorError], place: str) -> Iterator[None]:
     try:
         yield
     except failures as error:
-        text = str(error).strip().splitlines()[0]
-        raise kind(f"{place}: {_PREFIX.sub('', text).strip()}") from error
+        raise kind(f"{place}: {_said(error)}") from error
+
+
+def _said(error: BaseException) -> str:
+    return _PREFIX.sub("", str(error).strip().splitlines()[0]).strip()
