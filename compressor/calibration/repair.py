@@ -3,6 +3,11 @@
 A layer is fitted to what is missing in its result: in the sum with a shortcut, where there is one, so that it also
 makes up for errors that came along the shortcut (He et al. 2017, "Channel Pruning for Accelerating Very Deep
 Neural Networks"). Its inputs are those of the pruned model, whose earlier layers have been fitted already.
+
+What is fitted by least squares to inputs that lack something varies less than what was wanted, and layer by layer that
+adds up: in a network of 50 layers the outputs lose a tenth of their spread. So, where no shortcut joins in, every
+channel gets back the variance that it has in the reference (Jordan et al. 2023, "REPAIR: REnormalizing Permuted
+Activations for Interpolation Repair").
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,13 +29,16 @@ from compressor.graph.model import Model
 from compressor.graph.outlets import Outlet, Shapes, outlet
 from compressor.graph.twins import Twins
 from compressor.graph.weights import Weight, is_scaled
-from compressor.numerics.affine import Floats
+from compressor.numerics.affine import Doubles, Floats
 from compressor.numerics.regression import Regression, fitted
 from compressor.numerics.sparsity import kept_of
 from compressor.runtime.ort import Array
 
 ROWS = 32768
 """Rows per layer, about: those of a batch are thinned out evenly when there are more."""
+
+_MOST_GAIN = 1.25
+"""By which a channel is scaled up at most, or down."""
 
 _MANY = 8
 """Batches, at least, of which whole ones are left for judging."""
@@ -47,6 +55,7 @@ class Fit:
         place: the same, for its bias.
         kept: channels of that result in the reference that the pruned model still has.
         settled: a tensor of both models, with everything in front of it fitted already.
+        inner: whether the result is neither a sum with a shortcut nor an output of the model.
     """
 
     weight: Weight
@@ -55,6 +64,7 @@ class Fit:
     place: Twins
     kept: NDArray[np.int64] | None
     settled: str
+    inner: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +93,14 @@ def fits(model: Model, kept: Mapping[str, Mapping[int, NDArray[np.int64]]], shap
         shapes: of all tensors of the reference.
     """
     found: list[list[Fit]] = []
+    given_out = {output.name for output in model.outputs()}
     for weight in model.weights():
         source, result = layer_input(weight.uses[0]), outlet(weight, shapes)
         if source is None or result is None or weight.dtype == "float64" or is_scaled(weight.uses[0].node):
             continue
         axes = kept.get(result.tensor, {})
-        fit = Fit(weight, source, result, _place(weight, result), axes.get(result.axis), source.tensor)
+        inner = not result.joined and result.tensor not in given_out
+        fit = Fit(weight, source, result, _place(weight, result), axes.get(result.axis), source.tensor, inner)
         if found and found[-1][0].source.tensor == source.tensor and not result.joined:
             found[-1].append(fit)
         else:
@@ -135,6 +147,13 @@ class _Samples:
         sizes = fit.source.groups, columns, rows // fit.source.groups
         self.seen, self.unseen = Regression(*sizes, biased), Regression(*sizes, biased)
         self.power = 0.0
+        self._sums, self._squares, self._count = np.zeros(rows), np.zeros(rows), 0
+
+    @property
+    def variance(self) -> Doubles:
+        """Of every channel in the reference."""
+        count = max(self._count, 1)
+        return np.maximum(self._squares / count - (self._sums / count) ** 2, 0.0)
 
     def update(self, number: int, x: Floats, found: Floats, wanted: Floats, limit: int) -> None:
         """Fold in a batch: the layer's input, its result, and what the reference makes there.
@@ -147,7 +166,11 @@ class _Samples:
         some = rows.shape[1] * (number % 4 != 3) if self._many else -(-3 * rows.shape[1] // 4)
         self.seen.update(rows[:, :some], missing[:, :some])
         self.unseen.update(rows[:, some:], missing[:, some:])
-        self.power += float(np.square(self._rows(whole, rows.shape[0], limit), dtype=np.float64).sum())
+        right = self._rows(whole, rows.shape[0], limit).swapaxes(0, 1).reshape(rows.shape[1], -1)
+        self._sums += right.sum(axis=0, dtype=np.float64)
+        squares = np.square(right, dtype=np.float64).sum(axis=0)
+        self._squares, self._count = self._squares + squares, self._count + len(right)
+        self.power += float(squares.sum())
 
     def _rows(self, result: Floats, groups: int, limit: int) -> Floats:
         """(groups, rows, outputs), at the same places as the rows of the layer's input."""
@@ -172,12 +195,28 @@ def _fitted(model: Model, fit: Fit, samples: _Samples) -> Fitted:
     free = None if kept is None else kept.reshape(nothing[0].shape)
     total = samples.seen + samples.unseen
     before = total.wanted / samples.power if samples.power > 0 else 0.0
-    found = fitted(samples.seen, samples.unseen, *nothing, free)
-    if found is None:
+    weights, bias = fitted(samples.seen, samples.unseen, *nothing, free) or nothing
+    if fit.inner and samples.biased and before > 0:
+        more, shift = _spread_again(fit.weight.matrix().reshape(weights.shape) + weights, total, samples.variance)
+        weights, bias = weights + more, bias + shift
+    if not weights.any() and not bias.any():
         return Fitted(fit.weight.name, before, before)
-    weights, bias = found
     fit.weight.store((fit.weight.matrix() + weights.reshape(-1, columns)).astype(np.float32))
     if samples.biased:
         move_bias(model, fit.place, bias.reshape(-1).astype(np.float32))
         settle(model.ir)
     return Fitted(fit.weight.name, before, before * total.error(weights, bias))
+
+
+def _spread_again(weights: Doubles, samples: Regression, wanted: Doubles) -> tuple[Doubles, Doubles]:
+    """What to add to weights and bias, so that results vary as is wanted about the means that they have.
+
+    Args:
+        weights: (groups, outputs, inputs).
+        samples: of what they read.
+        wanted: variance, (outputs of all groups).
+    """
+    mean, variance = samples.spread(weights)
+    gain = np.sqrt(np.divide(wanted.reshape(mean.shape), variance, out=np.ones_like(mean), where=variance > 0))
+    gain = np.clip(gain, 1 / _MOST_GAIN, _MOST_GAIN) - 1
+    return gain[..., None] * weights, -gain * mean

@@ -36,6 +36,7 @@ class Regression:
         self._biased = biased
         self._own = np.zeros((groups, inputs + 1, inputs + 1))
         self._cross = np.zeros((groups, outputs, inputs + 1))
+        self._sums = np.zeros((groups, inputs))
         self._wanted = 0.0
         self._rows = 0
 
@@ -43,6 +44,7 @@ class Regression:
         """Of the samples of both."""
         total = Regression(len(self._own), self._own.shape[1] - 1, self._cross.shape[1], self._biased)
         total._own, total._cross = self._own + other._own, self._cross + other._cross
+        total._sums = self._sums + other._sums
         total._wanted, total._rows = self._wanted + other._wanted, self._rows + other._rows
         return total
 
@@ -51,6 +53,7 @@ class Regression:
         last = np.full((*x.shape[:2], 1), self._biased, np.float32)
         extended = np.concatenate([x, last], axis=2)
         self._own += extended.swapaxes(1, 2) @ extended
+        self._sums += x.sum(axis=1, dtype=np.float64)
         self._cross += y.swapaxes(1, 2) @ extended
         self._wanted += float((y.astype(np.float64) ** 2).sum())
         self._rows += x.shape[1]
@@ -70,6 +73,18 @@ class Regression:
         whole = np.concatenate([weights, bias[..., None]], axis=2)
         squared = float(((whole @ self._own) * whole).sum()) - 2 * float((whole * self._cross).sum()) + self._wanted
         return max(squared, 0.0) / self._wanted if self._wanted > 0 else 0.0
+
+    def spread(self, weights: Doubles) -> tuple[Doubles, Doubles]:
+        """Mean and variance of what weights make, (groups, outputs) each, the bias left out.
+
+        Args:
+            weights: (groups, outputs, inputs).
+        """
+        count = max(self._rows, 1)
+        mean = self._sums / count
+        centred = self._own[:, :-1, :-1] / count - mean[:, :, None] * mean[:, None]
+        variance = np.einsum("goi,gij,goj->go", weights, centred, weights, optimize=True)
+        return np.einsum("goi,gi->go", weights, mean), np.maximum(variance, 0.0)
 
     def solve(
         self, weights: Doubles, bias: Doubles, damping: float, free: Mask | None = None

@@ -10,6 +10,7 @@ from compressor.calibration.repair import fits, repair
 from compressor.data import ArraysSource
 from compressor.graph.channels import Channels, prepare
 from compressor.graph.model import Model
+from compressor.graph.observe import VALUE, with_more_outputs
 from compressor.runtime.shapes import observe_shapes
 from tests.calibration.surroundings import Around
 from tests.models import Array, Floats, decibels, floats, graph, load, outputs
@@ -163,3 +164,24 @@ def test_products_without_a_bias_get_none_and_feed_the_next_as_they_are(
     list(repair(off, model, fits(off, {}, _shapes(model, tmp_path)), _around(tmp_path, model, x)))
     assert off.node_counts() == nodes
     assert decibels(outputs(model, {"x": x}, tmp_path)["y"], outputs(off, {"x": x}, tmp_path)["y"]) > 40
+
+
+def test_inner_channels_vary_as_they_did_and_outputs_err_least(tmp_path: Path, rng: np.random.Generator) -> None:
+    """A part of what `two` reads is gone: fitted to err least it would vary less, and so would all that is behind it."""
+    arrays = {f"w{i}": floats(rng, 8, 8) for i in (1, 2, 3)} | {f"b{i}": floats(rng, 8) for i in (1, 2, 3)}
+    body = """[one] a = Gemm<transB=1>(x, w1, b1)  [two] b = Gemm<transB=1>(a, w2, b2)  r = Relu(b)
+    [three] y = Gemm<transB=1>(r, w3, b3)"""
+    model = load(graph("float[N,8] x => float[N,8] y", body, **arrays), tmp_path)
+    x = floats(rng, 2048, 8)
+    cut = model.copy()
+    gone = next(weight for weight in cut.weights() if weight.name == "one")
+    gone.store(np.where(np.arange(8)[:, None] < 6, gone.matrix(), 0))
+    stages = [stage for stage in fits(cut, {}, _shapes(model, tmp_path)) if stage[0].weight.name != "one"]
+    list(repair(cut, model, stages, _around(tmp_path, model, x)))
+    inner = [outputs(with_more_outputs(each, ["b"]), {"x": x}, tmp_path)[VALUE + "b"] for each in (model, cut)]
+    np.testing.assert_allclose(inner[1].var(axis=0), inner[0].var(axis=0), rtol=0.02)
+    np.testing.assert_allclose(inner[1].mean(axis=0), inner[0].mean(axis=0), atol=0.02)
+    wanted, found = (outputs(each, {"x": x}, tmp_path)["y"] for each in (model, cut))
+    rows = np.concatenate([np.maximum(inner[1], 0), np.ones((len(x), 1), np.float32)], axis=1)
+    least, *_ = np.linalg.lstsq(rows, wanted, rcond=None)
+    assert np.square(found - wanted).sum() <= 1.01 * np.square(rows @ least - wanted).sum()

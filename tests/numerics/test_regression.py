@@ -95,3 +95,11 @@ def test_without_a_bias_none_is_found_and_the_weights_are_those_of_least_squares
     found, shift = plain.solve(*_nothing(x, y), 1e-9)
     np.testing.assert_allclose(found[0].T, np.linalg.lstsq(x[0], y[0], rcond=None)[0], atol=1e-4)
     assert not shift.any()
+
+
+def test_the_spread_is_that_of_what_weights_make(rng: np.random.Generator) -> None:
+    x, weights = floats(rng, 2, 300, 4) + np.float32(3), floats(rng, 2, 3, 4).astype(float)
+    made = x @ weights.swapaxes(1, 2)
+    mean, variance = _folded(x, floats(rng, 2, 300, 3), 4).spread(weights)
+    np.testing.assert_allclose(mean, made.mean(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(variance, made.var(axis=1), rtol=1e-4)
