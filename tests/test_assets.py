@@ -55,15 +55,21 @@ def test_what_cannot_be_used_is_refused_in_one_line(tmp_path: Path, path: Path, 
     assert len(refused(tmp_path, 3, command, path, *options, says=(path.name,))) == 1
 
 
+STRUCTURED: list[Values] = [
+    {"type": "prune_channels", "parameters": 0.8, "importance": "magnitude", "repair": False},
+    {"type": "reduce_resolution", "sides": 0.75},
+]
+
+
 @pytest.mark.parametrize("path", MODELS, ids=_stem)
-def test_every_real_model_is_pruned_or_says_what_is_in_the_way(tmp_path: Path, path: Path) -> None:
-    fields: Values = {"parameters": 0.8, "importance": "magnitude", "repair": False}
-    steps = [{"type": "simplify"}, {"type": "prune_channels", **fields}]
-    recipe = write_recipe(tmp_path, model=str(path), passes=steps, verify={"cosine": -1})
+@pytest.mark.parametrize("step", STRUCTURED, ids=lambda step: step["type"])
+def test_every_real_model_is_made_cheaper_or_says_what_is_in_the_way(tmp_path: Path, path: Path, step: Values) -> None:
+    recipe = write_recipe(tmp_path, model=str(path), passes=[{"type": "simplify"}, step], verify={"cosine": -1})
     finished = call(tmp_path, "run", recipe, *CHEAP, "-q")
     if finished.code:
         assert finished.code == 4
-        assert finished.err.startswith("error: passes.1 (prune_channels)")
+        assert finished.err.startswith(f"error: passes.1 ({step['type']})")
+        assert len(finished.err.splitlines()) == 1
         return
     onnx.checker.check_model(str(tmp_path / "out.onnx"), full_check=True)
     assert tiny.signature(tmp_path / "out.onnx") == tiny.signature(path)

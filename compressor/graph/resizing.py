@@ -65,14 +65,12 @@ def find_images(model: Model, shapes: Shapes) -> list[Image]:
     behind: set[ir.Value | None] = set()
     least: dict[int, int] = {}
     for node in model.ir.graph:
-        source = node.inputs[0] if node.inputs else None
-        is_conv = node.op_type == "Conv" and source is not None and RESAMPLES not in node.metadata_props
-        is_conv = is_conv and source is not None and _is_image(shapes.get(source.name or "", ()))
-        if is_conv and source is not None and source not in behind:
+        source = _convolved(node, shapes)
+        if source is not None and source not in behind:
             first.setdefault(source, []).append(node)
-        if is_conv or not behind.isdisjoint(node.inputs):
+        if source is not None or not behind.isdisjoint(node.inputs):
             behind.update(node.outputs)
-        made = shapes.get(node.outputs[0].name or "", ()) if is_conv else ()
+        made = shapes.get(node.outputs[0].name or "", ()) if source is not None else ()
         for axis, side in enumerate(made[2:]):
             least[axis] = min(least.get(axis, side), side) if side > 1 else least.get(axis, side)
     own = [value for value in first if first.keys().isdisjoint(_ancestors(value))]
@@ -212,6 +210,14 @@ def _image(value: ir.Value, readers: Sequence[ir.Node], shapes: Shapes, least: M
     strides = {side // small if side % small == 0 else 1 for side, small in sides}
     layers = tuple((node.name or "", node.op_type) for node in readers)
     return Image(name, channels, (height, width), max(strides) if len(strides) == 1 else 1, fixed, layers)
+
+
+def _convolved(node: ir.Node, shapes: Shapes) -> ir.Value | None:
+    """The image that a layer convolves."""
+    if node.op_type != "Conv" or RESAMPLES in node.metadata_props:
+        return None
+    source = node.inputs[0]
+    return source if source is not None and _is_image(shapes.get(source.name or "", ())) else None
 
 
 def _is_image(shape: Sequence[int]) -> bool:

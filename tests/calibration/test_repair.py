@@ -167,7 +167,7 @@ def test_products_without_a_bias_get_none_and_feed_the_next_as_they_are(
 
 
 def test_inner_channels_vary_as_they_did_and_outputs_err_least(tmp_path: Path, rng: np.random.Generator) -> None:
-    """A part of what `two` reads is gone: fitted to err least it would vary less, and so would all that is behind it."""
+    """A part of what `two` reads is gone: fitted to err least it would vary less, and so would all behind it."""
     arrays = {f"w{i}": floats(rng, 8, 8) for i in (1, 2, 3)} | {f"b{i}": floats(rng, 8) for i in (1, 2, 3)}
     body = """[one] a = Gemm<transB=1>(x, w1, b1)  [two] b = Gemm<transB=1>(a, w2, b2)  r = Relu(b)
     [three] y = Gemm<transB=1>(r, w3, b3)"""
