@@ -35,6 +35,12 @@ def _narrow(name: str, **fields: object) -> Variant:
     return Variant(f"prune-{name}", passes, _NARROW_RIVAL, slow=True)
 
 
+def _small(**fields: object) -> Variant:
+    """Smaller images inside."""
+    passes = _SIMPLIFY, {"type": "reduce_resolution", **fields}, _COMPACT
+    return Variant("resolution", passes, "resizes no image")
+
+
 def _zeros(name: str, kind: str, **fields: object) -> Variant:
     """Single weights to zero."""
     return Variant(f"prune-{name}", (_SIMPLIFY, {"type": kind, **fields}, _COMPACT), _SPARSE_RIVAL, slow=True)
@@ -91,6 +97,7 @@ _MOBILENET = Task(
         _observed("entropy", Rival("static", {"calibrate_method": "Entropy"}, samples=32)),
         _observed("mse"),
         _narrow("macs-0.77", macs=0.77),
+        _small(macs=0.77),
     ),
     calibration={**_IMAGES, "list": "<assets>/data/imagenet1000_odd.csv", "samples": 500},
 )
@@ -124,6 +131,7 @@ def _resnet(name: str) -> Task:
             _narrow("macs-0.59", macs=0.59),
             _narrow("latency-0.74", latency=0.74),
             _blocks(4),
+            _small(macs=0.78),
             _zeros("second-order", "prune_second_order", sparsity=0.5),
             _zeros("2-of-4", "prune_second_order", pattern="2:4"),
             _zeros("magnitude", "prune_magnitude", sparsity=0.5),
