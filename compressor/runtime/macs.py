@@ -9,7 +9,7 @@ from compressor.runtime.shapes import observe_shapes
 
 
 def count_macs(model: Model, feeds: Feeds, scratch: Path) -> dict[str, int]:
-    """Layer -> multiply-accumulates on this input; subgraphs are left out.
+    """Layer -> multiply-accumulates on this input; subgraphs are left out, those without a name come together.
 
     Args:
         model: any; it is not changed.
@@ -20,4 +20,7 @@ def count_macs(model: Model, feeds: Feeds, scratch: Path) -> dict[str, int]:
     if not layers:
         return {}
     shapes = observe_shapes(model, feeds, scratch, [name for layer in layers for name in layer.tensors])
-    return {layer.name: layer.macs(shapes) for layer in layers}
+    found: dict[str, int] = {}
+    for layer in layers:
+        found[layer.name] = found.get(layer.name, 0) + layer.macs(shapes)
+    return found

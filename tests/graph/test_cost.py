@@ -121,6 +121,14 @@ def test_every_layer_is_counted_on_its_own_and_the_model_is_not_changed(tmp_path
     assert model.node_counts() == before
 
 
+def test_layers_without_a_name_are_all_counted(tmp_path: Path) -> None:
+    """As `compact` leaves products of two activations."""
+    model = load(graph("float[N,4,4] x => float[N,4,4] y", "a = MatMul(x, x)  y = MatMul(a, x)"), tmp_path)
+    for node in model.ir.graph:
+        node.name = ""
+    assert count_macs(model, {"x": floats(RNG, 3, 4, 4)}, tmp_path) == {"": 2 * 3 * 4 * 16}
+
+
 def test_a_model_without_products_costs_nothing(tmp_path: Path) -> None:
     model = load(graph("float[2] x => float[2] y", "y = Relu(x)"), tmp_path)
     assert count_macs(model, {"x": floats(RNG, 2)}, tmp_path) == {}
