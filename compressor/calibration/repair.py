@@ -111,8 +111,8 @@ def fits(model: Model, kept: Mapping[str, Mapping[int, NDArray[np.int64]]], shap
 def repair(model: Model, reference: Model, stages: Sequence[Sequence[Fit]], context: Surroundings) -> Iterator[Fitted]:
     """Fit layers stage by stage, each on the model as fitted so far.
 
-    A layer is left as it is where a fit to three quarters of the rows does not serve the others better. Single weights
-    that were pruned stay zero.
+    Nothing is fitted where a fit to three quarters of the rows does not serve the others better. The variance is given
+    back anyway, though a layer errs a little more by that alone. Single weights that were pruned stay zero.
 
     Raises:
         PassError: there is no calibration data.

@@ -1,7 +1,7 @@
 """What becomes of a model when its images are smaller: whether it runs, what it costs, what it makes."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
+from math import gcd
 
 from compressor.calibration.coding import Surroundings
 from compressor.errors import CompressorError, PassError
@@ -17,6 +17,7 @@ from compressor.graph.resizing import (
     shrink,
     sized,
 )
+from compressor.numerics.cubic import MOST_FILTERS
 from compressor.runtime.macs import count_macs
 from compressor.runtime.ort import Feeds, Session, reason_of
 from compressor.runtime.shapes import observe_shapes
@@ -33,7 +34,7 @@ class Reduced:
 
     Args:
         model: it is not changed.
-        images: of it, at least one.
+        images: of it, of fixed size, at least one.
         shapes: of its tensors on these feeds.
         feeds: one sample.
         context: where to execute it.
@@ -66,8 +67,7 @@ class Reduced:
             PassError: the model cannot take them.
         """
         model = self._model.copy()
-        if all(image.fixed for image in self._images):
-            pool_globally(model, self._shapes)
+        pool_globally(model, self._shapes)
         shrink(model, list(zip(self._images, sizes, strict=True)))
         try:
             self._follow(model, sizes[0])
@@ -81,10 +81,10 @@ class Reduced:
             was, made = self._shapes.get(output.name, ()), now.get(output.name, ())
             if was == made:
                 continue
-            if len(was) != 4 or was[:2] != made[:2]:
+            if len(was) != 4 or was[:2] != made[:2] or not output.dtype.startswith("float"):
                 raise PassError(
                     f"output {output.name} becomes {list(made)} in place of {list(was)}, with images of "
-                    f"{text_of(sizes)}; only maps, (samples, channels, height, width), can be enlarged again"
+                    f"{text_of(sizes)}; only maps of floats, (samples, channels, height, width), can be enlarged again"
                 )
             grow_back(model, output.name, (was[2], was[3]))
         return model
@@ -106,31 +106,30 @@ class Reduced:
         Raises:
             PassError: there is none, or the model takes none.
         """
-        found = []
-        for aligned in (True, False):
-            sizes = self._smaller(aligned)
-            must_run = aligned or sizes == self._smaller(True)
-            within = _last(sizes, partial(self._costs_within, limit=limit, must_run=must_run))
-            found += [within] if within is not None and within not in found else []
+        aligned = next((sizes for sizes in self._smaller(True) if self.macs(sizes) <= limit), None)
+        between = (sizes for sizes in self._smaller(False) if aligned is None or sizes > aligned)
+        larger = next((sizes for sizes in between if self._runs_within(sizes, limit)), None)
+        found = [sizes for sizes in (aligned, larger) if sizes is not None]
         if not found:
-            half = self.macs(self.sizes(LEAST)) / self.macs(self.whole)
             raise PassError(
-                f"macs: {limit / self.macs(self.whole):.3g} is out of reach: at half the size {half:.3g} are left"
+                f"macs: {limit / self.macs(self.whole):.3g} is out of reach: at half the size "
+                f"{self.macs(self.sizes(LEAST)) / self.macs(self.whole):.3g} of them are left"
             )
         return found
 
-    def _smaller(self, aligned: bool) -> list[Sizes]:
-        """From half the sides on."""
+    def _smaller(self, aligned: bool) -> Iterator[Sizes]:
+        """Down to half the sides; those that are not aligned as far as few filters make them."""
         image = self._images[0]
         stride, side = image.stride if aligned else 1, image.size[0]
-        shares = (number * stride / side for number in range(-(-side // (2 * stride)), -(-side // stride)))
-        return list(dict.fromkeys(self.sizes(share, aligned) for share in shares))
+        for number in range(-(-side // stride) - 1, -(-side // (2 * stride)) - 1, -1):
+            if aligned or number // gcd(number, side) <= MOST_FILTERS:
+                yield self.sizes(number * stride / side, aligned)
 
-    def _costs_within(self, sizes: Sizes, limit: float, must_run: bool) -> bool:
+    def _runs_within(self, sizes: Sizes, limit: float) -> bool:
         try:
             return self.macs(sizes) <= limit
         except PassError:
-            if must_run:
+            if self._images[0].stride == 1:
                 raise
             return False
 
@@ -153,15 +152,6 @@ class Reduced:
 def _scaled(image: Image, share: float, stride: int) -> Size:
     height, width = (max(1, round(side * share / stride)) * stride for side in image.size)
     return height, width
-
-
-def _last(sizes: Sequence[Sizes], within: Callable[[Sizes], bool]) -> Sizes | None:
-    """The last of those that hold, when they do up to some place."""
-    low, high = 0, len(sizes)
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (middle + 1, high) if within(sizes[middle]) else (low, middle)
-    return sizes[low - 1] if low else None
 
 
 def text_of(sizes: Sizes) -> str:

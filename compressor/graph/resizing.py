@@ -20,7 +20,7 @@ from compressor.graph.edit import (
     take_over_output,
 )
 from compressor.graph.model import Model
-from compressor.graph.observe import values_by_name
+from compressor.graph.observe import reads, values_by_name
 from compressor.graph.weights import RESAMPLES, uses_of
 from compressor.numerics.cubic import filters
 
@@ -62,13 +62,13 @@ def find_images(model: Model, shapes: Shapes) -> list[Image]:
         shapes: of its tensors in one execution.
     """
     first: dict[ir.Value, list[ir.Node]] = {}
-    behind: set[ir.Value | None] = set()
+    behind: set[ir.Value] = set()
     least: dict[int, int] = {}
     for node in model.ir.graph:
         source = _convolved(node, shapes)
         if source is not None and source not in behind:
             first.setdefault(source, []).append(node)
-        if source is not None or not behind.isdisjoint(node.inputs):
+        if source is not None or not behind.isdisjoint(reads(node)):
             behind.update(node.outputs)
         made = shapes.get(node.outputs[0].name or "", ()) if source is not None else ()
         for axis, side in enumerate(made[2:]):
@@ -80,19 +80,17 @@ def find_images(model: Model, shapes: Shapes) -> list[Image]:
 def shrink(model: Model, images: Sequence[tuple[Image, Size]]) -> None:
     """Resize images right where they are read first; what is stored about sizes behind them does not follow yet.
 
-    By a cubic kernel, as convolutions: the Resize of ONNX Runtime takes forty times as long for that. Images of any
-    size are resized by linear interpolation, which blurs.
+    By a cubic kernel, as convolutions: the Resize of ONNX Runtime takes forty times as long for that.
 
     Args:
         model: edited in place.
-        images: each with the size it is to have.
+        images: of fixed size, each with the size it is to have.
     """
     values = values_by_name(model.ir)
     for image, size in images:
         value = values[image.tensor]
         uses = uses_of(value)
-        add = _resampled if image.fixed else _scaled
-        nodes = add(model.ir.graph, value, image, size)
+        nodes = _resampled(model.ir.graph, value, image, size)
         insert(model.ir.graph, value, nodes)
         redirect(uses, nodes[-1].outputs[0])
     for node in model.ir.graph:
@@ -110,7 +108,10 @@ def pool_globally(model: Model, shapes: Shapes) -> None:
     """
     for node in list(model.ir.graph):
         shape = shapes.get(node.inputs[0].name or "", ()) if node.inputs and node.inputs[0] is not None else ()
-        if node.op_type in _POOLS and len(shape) == 4 and len(node.outputs) == 1 and _whole(node, shape[2:]):
+        kernel = node.attributes.get("kernel_shape")
+        made = shapes.get(node.outputs[0].name or "", ())
+        whole = kernel is not None and tuple(kernel.as_ints()) == shape[2:] and made[2:] == (1, 1)
+        if node.op_type in _POOLS and whole and len(node.outputs) == 1:
             pool = ir.node(_POOLS[node.op_type], [node.inputs[0]])
             pool.outputs[0].type = node.outputs[0].type
             replace(node, [pool])
@@ -128,7 +129,7 @@ def follow(node: ir.Node, before: Shapes, now: tuple[int, ...], shares: tuple[fl
         node: of `sized`.
         before: shapes in the model as it was.
         now: shape of what it reads.
-        shares: of height and width that the image has left, for a Resize.
+        shares: of height and width that the image has left.
 
     Raises:
         PassError: they cannot: it splits an axis that became shorter.
@@ -139,8 +140,9 @@ def follow(node: ir.Node, before: Shapes, now: tuple[int, ...], shares: tuple[fl
     if sizes is None or stored is None or was is None or made is None or was == now:
         return
     if node.op_type == "Resize":
-        sides = [max(1, round(side * share)) for side, share in zip(made[-2:], shares, strict=True)]
-        wanted: Sequence[int] | None = [*made[:-2], *sides][-stored.size :]
+        sides = [max(1, round(m * n / w)) for m, n, w in zip(made, now, was, strict=True)]
+        axes = node.attributes.get("axes")
+        wanted: Sequence[int] | None = sides if axes is None else [sides[axis] for axis in axes.as_ints()]
     else:
         wanted = regrouped(was, made, now, shares)
     if wanted is None or len(wanted) != stored.size:
@@ -238,18 +240,11 @@ def _ancestors(value: ir.Value) -> set[ir.Value]:
     waiting = [value.producer()]
     while waiting:
         node = waiting.pop()
-        for source in node.inputs if node is not None else ():
-            if source is not None and source not in found:
+        for source in reads(node) if node is not None else ():
+            if source not in found:
                 found.add(source)
                 waiting.append(source.producer())
     return found
-
-
-def _scaled(graph: ir.Graph, value: ir.Value, image: Image, wanted: Size) -> list[ir.Node]:
-    """By linear interpolation, whatever the size."""
-    scales = [_scale(side, to) for side, to in zip(image.size, wanted, strict=True)]
-    numbers = new_initializer(graph, f"{image.tensor}_scales", np.array([1, 1, *scales], np.float32))
-    return [_named(ir.node("Resize", [value, None, numbers], {"mode": "linear"}), f"{image.tensor}_small", value)]
 
 
 def _resampled(graph: ir.Graph, value: ir.Value, image: Image, wanted: Size) -> list[ir.Node]:
@@ -277,7 +272,7 @@ def _resampled(graph: ir.Graph, value: ir.Value, image: Image, wanted: Size) -> 
     reshape(-1, 1, *padded)
     for axis in (1, 0):
         weights, stride, _, _ = kernels[axis]
-        across = np.expand_dims(weights, (1, 3 - axis)).astype((value.dtype or ir.DataType.FLOAT).numpy())
+        across = np.expand_dims(weights, (1, 3 - axis)).astype(_dtype(value).numpy())
         stored = new_initializer(graph, f"{name}_filters", across)
         convolution = add("Conv", [stored], strides=[1, stride] if axis else [stride, 1])
         convolution.metadata_props[RESAMPLES] = "cubic"
@@ -288,24 +283,16 @@ def _resampled(graph: ir.Graph, value: ir.Value, image: Image, wanted: Size) -> 
     return nodes
 
 
+def _dtype(value: ir.Value) -> ir.DataType:
+    """Of an image, as the convolutions that read it have it."""
+    weights = [use.node.inputs[1] for use in uses_of(value) if use.node.op_type == "Conv"]
+    return next((w.dtype for w in weights if w is not None and w.dtype is not None), value.dtype or ir.DataType.FLOAT)
+
+
 def _named(node: ir.Node, name: str, like: ir.Value) -> ir.Node:
     node.name = node.outputs[0].name = name
     node.outputs[0].type = like.type
     return node
-
-
-def _scale(side: int, wanted: int) -> np.float32:
-    """The least number by which a side times it, rounded down, is what is wanted."""
-    scale = np.float32(wanted / side)
-    return scale if int(scale * np.float32(side)) >= wanted else np.nextafter(scale, np.float32(np.inf))
-
-
-def _whole(node: ir.Node, sides: Sequence[int]) -> bool:
-    """Whether a pool takes all of a map at once."""
-    kernel = node.attributes.get("kernel_shape")
-    pads = node.attributes.get("pads")
-    padded = pads is not None and any(pads.as_ints())
-    return kernel is not None and tuple(kernel.as_ints()) == tuple(sides) and not padded
 
 
 def _sizes(node: ir.Node) -> ir.Value | None:

@@ -12,7 +12,7 @@ from compressor.numerics.affine import Doubles
 _SLOPE = -0.75
 """Of the kernel at 1, as in torch and OpenCV."""
 
-_FILTERS = 32
+MOST_FILTERS = 32
 """As many at most, where the sides have a common divisor: two registers of ONNX Runtime's convolutions."""
 
 
@@ -31,7 +31,7 @@ def filters(made: int, side: int) -> tuple[Doubles, int, int, int]:
     """
     common = gcd(made, side)
     least = made // common
-    periods = max((n for n in range(1, common + 1) if common % n == 0 and n * least <= _FILTERS), default=1)
+    periods = max((n for n in range(1, common + 1) if common % n == 0 and n * least <= MOST_FILTERS), default=1)
     count, stride = periods * least, periods * (side // common)
     places = [(number + 0.5) * stride / count - 0.5 for number in range(count)]
     first, last = floor(places[0]) - 1, floor(places[-1]) + 2

@@ -51,7 +51,9 @@ class ReduceResolution(Pass):
         shapes = observe_shapes(model, feeds, context.scratch)
         images = []
         for image in find_images(model, shapes):
-            if any(self.selectors.match((name,), layer) for name, layer in image.readers):
+            if not image.fixed:
+                yield Skip(image.tensor, "image", "may have any size: feed smaller images, or fix its size in the file")
+            elif any(self.selectors.match((name,), layer) for name, layer in image.readers):
                 images.append(image)
             else:
                 yield Skip(image.tensor, "image", "targets and ignore leave out all layers that read it")
@@ -61,10 +63,14 @@ class ReduceResolution(Pass):
     def _reduce(self, model: Model, images: list[Image], reduced: Reduced, context: Context) -> Iterator[Finding]:
         sizes = self._chosen(model, reduced, context)
         share = reduced.macs(sizes) / reduced.macs(reduced.whole)
+        if share >= 1:
+            raise PassError(
+                f"with {text_of(sizes)} in place of {text_of(reduced.whole)} the MACs are {share:.2f} times as many, "
+                "those for resizing included; take sizes with a large common divisor, or leave this pass out"
+            )
         model.ir = reduced.at(sizes).ir
         for image, (height, width) in zip(images, sizes, strict=True):
-            how = "" if image.fixed else ", by linear interpolation, for any size is taken"
-            detail = f"{image.size[0]} × {image.size[1]} → {height} × {width}{how}; {share:.1%} of the MACs are left"
+            detail = f"{image.size[0]} × {image.size[1]} → {height} × {width}; {share:.1%} of the MACs are left"
             yield Change(image.tensor, "image", detail)
 
     def _chosen(self, model: Model, reduced: Reduced, context: Context) -> Sizes:

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
+from compressor.graph.edit import constant
 from compressor.graph.model import Model
-from compressor.graph.resizing import find_images, pool_globally, regrouped, shrink
-from compressor.runtime.shapes import observe_shapes
+from compressor.graph.resizing import find_images, follow, pool_globally, regrouped, shrink, sized
+from compressor.runtime.shapes import Shape, observe_shapes
 from tests.models import Array, floats, graph, load, outputs, run
 
 RNG = np.random.default_rng(0)
@@ -36,12 +38,44 @@ def test_an_image_of_fixed_size_is_resized_by_a_cubic_kernel(tmp_path: Path, siz
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-def test_one_of_any_size_by_linear_interpolation(tmp_path: Path) -> None:
-    proto = graph("float[N,3,H,W] x => float[N,4,A,B] y", "y = Conv(x, w)", w=FILTER)
-    for side in (16, 32, 224):
-        x = floats(RNG, 1, 3, side, side)
-        found = _small(proto, x, (side * 6 // 7, side // 2), tmp_path)
-        assert found.shape[2:] == (side * 6 // 7 - 2, side // 2 - 2)
+def test_one_of_any_size_is_told_apart(tmp_path: Path) -> None:
+    model = load(graph("float[N,3,H,W] x => float[N,4,A,B] y", "t = Neg(x)  y = Conv(t, w)", w=FILTER), tmp_path)
+    assert [image.fixed for image in find_images(model, _shapes(model, floats(RNG, 1, 3, 16, 16), tmp_path))] == [False]
+
+
+def test_what_a_branch_makes_of_an_image_is_none_itself(tmp_path: Path) -> None:
+    body = """c = Conv(x, w)  i = If (flag) <then_branch = a () => (float[N,4,14,14] p) { p = Relu(c) },
+    else_branch = b () => (float[N,4,14,14] q) { q = Neg(c) }>  y = Conv(i, v)"""
+    arrays = {"w": FILTER, "v": floats(RNG, 2, 4, 1, 1), "flag": np.bool_(True)}
+    model = load(graph("float[N,3,16,16] x => float[N,2,14,14] y", body, **arrays), tmp_path)
+    assert [i.tensor for i in find_images(model, _shapes(model, floats(RNG, 1, 3, 16, 16), tmp_path))] == ["x"]
+
+
+def test_an_image_in_half_precision_without_a_type(tmp_path: Path) -> None:
+    half = FILTER.astype(np.float16)
+    proto = graph(
+        "float[N,3,16,16] x => float16[N,4,A,B] y", "h = Cast <to = 10> (x)  t = Neg(h)  y = Conv(t, w)", w=half
+    )
+    assert _small(proto, floats(RNG, 1, 3, 16, 16), (12, 12), tmp_path).shape == (1, 4, 10, 10)
+
+
+@pytest.mark.parametrize(
+    ("was", "made", "now", "axes", "wanted"),
+    [
+        ((1, 6, 8, 8), (1, 6, 16, 16), (1, 6, 6, 6), None, [1, 6, 12, 12]),
+        ((1, 8, 8, 6), (1, 16, 16, 6), (1, 6, 6, 6), None, [1, 12, 12, 6]),
+        ((1, 6, 8, 8), (1, 6, 16, 16), (1, 6, 6, 4), [3, 2], [8, 12]),
+    ],
+)
+def test_a_resize_follows(was: Shape, made: Shape, now: Shape, axes: list[int] | None, wanted: list[int]) -> None:
+    """On the axes that became shorter, wherever these are."""
+    stored = np.int64(made) if axes is None else np.int64([made[axis] for axis in axes])
+    given = "" if axes is None else f", axes = {axes}"
+    body = f'y = Resize <mode = "nearest"{given}> (x, , , sizes)'
+    model = Model(ir.from_proto(graph("float[A,B,C,D] x => float[E,F,G,H] y", body, sizes=stored)), Path("x"), 0)
+    (node,) = sized(model)
+    follow(node, {"x": was, "y": made}, now, (0.75, 0.75))
+    assert constant(node.inputs[3]).tolist() == wanted  # type: ignore[union-attr]
 
 
 def test_images_are_what_the_first_convolutions_read(tmp_path: Path) -> None:
@@ -63,11 +97,12 @@ def test_strides_are_known(tmp_path: Path) -> None:
 
 
 def test_a_pool_over_the_whole_map_takes_any(tmp_path: Path) -> None:
-    body = "p = AveragePool <kernel_shape = [16, 16]> (x)  q = MaxPool <kernel_shape = [16, 8], strides = [1, 8]> (x)"
-    proto = graph("float[N,3,16,16] x => float[N,3,1,1] p, float[N,3,1,2] q", body)
+    body = """p = AveragePool <kernel_shape = [16, 16]> (x)  q = MaxPool <kernel_shape = [16, 8], strides = [1, 8]> (x)
+    r = MaxPool <kernel_shape = [16, 16], auto_pad = "SAME_UPPER"> (x)"""
+    proto = graph("float[N,3,16,16] x => float[N,3,1,1] p, float[N,3,1,2] q, float[N,3,16,16] r", body)
     model, x = load(proto, tmp_path), floats(RNG, 2, 3, 16, 16)
     pool_globally(model, _shapes(model, x, tmp_path))
-    assert model.node_counts() == {"GlobalAveragePool": 1, "MaxPool": 1}
+    assert model.node_counts() == {"GlobalAveragePool": 1, "MaxPool": 2}
     found = outputs(model, {"x": x}, tmp_path)
     for name, expected in run(proto, {"x": x}).items():
         np.testing.assert_allclose(found[name], expected, atol=1e-6)

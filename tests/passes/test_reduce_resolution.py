@@ -116,6 +116,26 @@ def test_an_output_that_is_no_map_is_named(tmp_path: Path) -> None:
     assert "output y becomes [1, 36, 32] in place of [1, 64, 32]" in line
 
 
+def test_labels_are_not_averaged(tmp_path: Path) -> None:
+    _model(tmp_path, f"{LAYERS} y = ArgMax <axis = 1> (b)", "float[N,3,32,32] x => int64[N,1,8,8] y")
+    assert "only maps of floats" in _line(tmp_path, sides=0.75)
+
+
+def test_what_resizing_costs_is_counted(tmp_path: Path) -> None:
+    """29 of 32 pixels are 29 filters of 34."""
+    _model(tmp_path, f"{LAYERS} {POOLED}")
+    line = _line(tmp_path, sides=0.9)
+    assert "29 × 29 in place of 32 × 32" in line
+    assert "times as many" in line
+
+
+def test_images_of_any_size_are_left_to_the_user(tmp_path: Path) -> None:
+    _model(tmp_path, f"{LAYERS} {POOLED}", "float[N,3,H,W] x => float[N,3] y")
+    steps = [{"type": "reduce_resolution", "sides": 0.75}]
+    recipe = write_recipe(tmp_path, passes=steps, data=DATA, verify=LOOSE)
+    refused(tmp_path, 4, "run", recipe, says=("feed smaller images",))
+
+
 def test_out_of_reach(tmp_path: Path) -> None:
     _model(tmp_path, f"{LAYERS} {POOLED}")
     assert "macs: 0.1 is out of reach: at half the size 0.35" in _line(tmp_path, macs=0.1)
