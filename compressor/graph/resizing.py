@@ -108,10 +108,8 @@ def pool_globally(model: Model, shapes: Shapes) -> None:
     """
     for node in list(model.ir.graph):
         shape = shapes.get(node.inputs[0].name or "", ()) if node.inputs and node.inputs[0] is not None else ()
-        kernel = node.attributes.get("kernel_shape")
         made = shapes.get(node.outputs[0].name or "", ())
-        whole = kernel is not None and tuple(kernel.as_ints()) == shape[2:] and made[2:] == (1, 1)
-        if node.op_type in _POOLS and whole and len(node.outputs) == 1:
+        if node.op_type in _POOLS and len(node.outputs) == 1 and made[2:] == (1, 1) and _whole(node, shape[2:]):
             pool = ir.node(_POOLS[node.op_type], [node.inputs[0]])
             pool.outputs[0].type = node.outputs[0].type
             replace(node, [pool])
@@ -293,6 +291,12 @@ def _named(node: ir.Node, name: str, like: ir.Value) -> ir.Node:
     node.name = node.outputs[0].name = name
     node.outputs[0].type = like.type
     return node
+
+
+def _whole(node: ir.Node, sides: Sequence[int]) -> bool:
+    """Whether the kernel of a pool that makes one pixel is as large as the map, and lies on it."""
+    kernel, pads = node.attributes.get("kernel_shape"), node.attributes.get("pads")
+    return kernel is not None and tuple(kernel.as_ints()) == tuple(sides) and not (pads and any(pads.as_ints()))
 
 
 def _sizes(node: ir.Node) -> ir.Value | None:

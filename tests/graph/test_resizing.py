@@ -98,11 +98,13 @@ def test_strides_are_known(tmp_path: Path) -> None:
 
 def test_a_pool_over_the_whole_map_takes_any(tmp_path: Path) -> None:
     body = """p = AveragePool <kernel_shape = [16, 16]> (x)  q = MaxPool <kernel_shape = [16, 8], strides = [1, 8]> (x)
-    r = MaxPool <kernel_shape = [16, 16], auto_pad = "SAME_UPPER"> (x)"""
-    proto = graph("float[N,3,16,16] x => float[N,3,1,1] p, float[N,3,1,2] q, float[N,3,16,16] r", body)
+    r = MaxPool <kernel_shape = [16, 16], auto_pad = "SAME_UPPER"> (x)
+    s = MaxPool <kernel_shape = [16, 16], pads = [8, 8, 0, 0], strides = [16, 16]> (x)"""
+    signature = "float[N,3,16,16] x => float[N,3,1,1] p, float[N,3,1,2] q, float[N,3,16,16] r, float[N,3,1,1] s"
+    proto = graph(signature, body)
     model, x = load(proto, tmp_path), floats(RNG, 2, 3, 16, 16)
     pool_globally(model, _shapes(model, x, tmp_path))
-    assert model.node_counts() == {"GlobalAveragePool": 1, "MaxPool": 2}
+    assert model.node_counts() == {"GlobalAveragePool": 1, "MaxPool": 3}
     found = outputs(model, {"x": x}, tmp_path)
     for name, expected in run(proto, {"x": x}).items():
         np.testing.assert_allclose(found[name], expected, atol=1e-6)
