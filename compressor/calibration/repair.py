@@ -5,8 +5,8 @@ makes up for errors that came along the shortcut (He et al. 2017, "Channel Pruni
 Neural Networks"). Its inputs are those of the pruned model, whose earlier layers have been fitted already.
 
 What is fitted by least squares to inputs that lack something varies less than what was wanted, and layer by layer that
-adds up: in a network of 50 layers the outputs lose a tenth of their spread. So, where no shortcut joins in, every
-channel gets back the variance that it has in the reference (Jordan et al. 2023, "REPAIR: REnormalizing Permuted
+adds up: the outputs of MobileNetV2 with 77 % of its MACs lost 7 % of their spread. So, where no shortcut joins in,
+every channel gets back the variance that it has in the reference (Jordan et al. 2023, "REPAIR: REnormalizing Permuted
 Activations for Interpolation Repair").
 """
 
